@@ -34,14 +34,20 @@ class Notifier:
         address: of the manager's socket: a path, or a name that begins with ``@``; ``None`` for no manager.
         watchdog_s: the manager expects a sign of life at least so often; ``None`` where it does not.
         status: one line for people, asked for every `STATUS_S`.
+        alive: whether to give signs of life.
     """
 
     def __init__(
-        self, address: str | None, watchdog_s: float | None, status: Callable[[], str] = lambda: ""
+        self,
+        address: str | None,
+        watchdog_s: float | None,
+        status: Callable[[], str] = lambda: "",
+        alive: Callable[[], bool] = lambda: True,
     ) -> None:
         self._address = None if address is None else address.replace("@", "\0", 1)
         self._watchdog_s = watchdog_s
         self._status = status
+        self._alive = alive
         self._serves = False
         self._said = ""
         self._unsent: dict[str, str] = {}
@@ -50,7 +56,13 @@ class Notifier:
         self._heart: asyncio.TimerHandle | None = None
 
     @classmethod
-    def of(cls, variables: Mapping[str, str], pid: int, status: Callable[[], str]) -> "Notifier":
+    def of(
+        cls,
+        variables: Mapping[str, str],
+        pid: int,
+        status: Callable[[], str],
+        alive: Callable[[], bool] = lambda: True,
+    ) -> "Notifier":
         """As the manager's variables say.
 
         Raises:
@@ -67,7 +79,7 @@ class Notifier:
             faults.append(f"WATCHDOG_USEC: {text!r}: expected a number of microseconds above 0")
         if faults:
             raise ConfigError(faults)
-        return cls(address, None if text is None else int(text) / 1e6, status)
+        return cls(address, None if text is None else int(text) / 1e6, status, alive)
 
     def ready(self, main_pid: int | None = None) -> None:
         """The process serves; from now on it also gives signs of life.
@@ -122,7 +134,7 @@ class Notifier:
         interval_s = STATUS_S
         if self._watchdog_s is not None:
             interval_s = min(interval_s, self._watchdog_s / ALIVE_PER_WATCHDOG)
-            self._send({"WATCHDOG": "1", **self._new_status()})
+            self._send({"WATCHDOG": "1", **self._new_status()} if self._alive() else self._new_status())
         else:
             self._send(self._new_status())
         self._heart = asyncio.get_running_loop().call_later(interval_s, self._beat)

@@ -6,110 +6,26 @@ import signal
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
 
 from skylb.keys.edit import add_key
-from tests.support.processes import PATIENCE_S, Balancer, answers, balancer, eventually, get, mocks
-from tests.support.raw import Answer, Connection, ask, chat, request
-
-STEADY = ("--profile", "l4-8b", "--time-scale", "0.5")
-"""Streams of 200 tokens take seconds."""
-
-HELLO = request(chat("hello"))
-
-
-@contextmanager
-def workers(
-    count: int = 2, *arguments: str, replicas: tuple[str, ...] = STEADY, fleet: int = 2
-) -> Iterator[Balancer]:
-    """A balancer with workers, in front of mock replicas; all workers serve."""
-    with (
-        mocks(fleet, *replicas) as urls,
-        balancer(*urls, arguments=["--workers", str(count), "--drain-timeout-s", "20", *arguments]) as front,
-    ):
-        eventually(lambda: len(pids(front)) == count, what="workers")
-        yield front
-
-
-def pids(front: Balancer) -> dict[int, int]:
-    """The processes of the workers that serve, by their numbers."""
-    found = front.state()["workers"]
-    return {worker["worker"]: worker["pid"] for worker in found if worker["attached"] and worker["pid"]}
-
-
-def engine_pid(front: Balancer) -> int:
-    """The engine process."""
-    pid = front.state()["process"]["pid"]
-    assert isinstance(pid, int)
-    return pid
-
-
-def shares(front: Balancer) -> dict[int, int]:
-    """Requests under way at each worker, as it has told last."""
-    return {worker["worker"]: worker["requests"] for worker in front.state()["workers"]}
-
-
-def in_flight(front: Balancer) -> int:
-    """Requests at replicas, as the engine counts them."""
-    return sum(replica["in_flight"] for replica in front.state()["engine"]["replicas"])
-
-
-def at_rest(front: Balancer) -> bool:
-    """Nothing is under way, and nothing is counted that is not."""
-    state = front.state()
-    return (in_flight(front), state["process"]["requests"], state["engine"]["requests"]) == (0, 0, 0)
-
-
-def streaming(name: str, tokens: int = 150) -> bytes:
-    """A request for a stream of some seconds."""
-    return request(chat(name, max_tokens=tokens, stream=True), request_id=name)
-
-
-@asynccontextmanager
-async def streams(
-    front: Balancer, count: int, tokens: int = 150
-) -> AsyncIterator[list[asyncio.Task[Answer]]]:
-    """Streams that have begun, each on a connection of its own."""
-    connections = [await Connection.open(front.port) for _ in range(count)]
-    for number, connection in enumerate(connections):
-        connection.writer.write(streaming(f"stream-{number}", tokens))
-    for connection in connections:
-        await connection.reader.readuntil(b"\n\n")
-        await connection.reader.readuntil(b"\n\n")
-    tasks = [asyncio.create_task(rest(connection)) for connection in connections]
-    try:
-        yield tasks
-    finally:
-        for connection in connections:
-            connection.abort()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def rest(connection: Connection) -> Answer:
-    """What comes of a stream that has begun."""
-    answer = Answer(status=200)
-    try:
-        while data := await connection.reader.read(65536):
-            answer.body += data
-            if b"data: [DONE]" in answer.body or b'data: {"error"' in answer.body:
-                break
-    except ConnectionError as error:
-        answer.error = type(error).__name__
-    return answer
-
-
-def whole(answer: Answer) -> bool:
-    """The stream ended well."""
-    return answer.done_events == 1 and answer.error_events == 0
-
-
-async def later(condition: object, what: str) -> None:
-    """Waits for a condition beside the loop."""
-    await asyncio.to_thread(eventually, condition, what=what)
+from tests.support.processes import PATIENCE_S, Balancer, answers, eventually, get
+from tests.support.raw import Connection, ask, chat, request
+from tests.support.workers import (
+    HELLO,
+    at_rest,
+    engine_pid,
+    in_flight,
+    later,
+    pids,
+    shares,
+    streaming,
+    streams,
+    whole,
+    workers,
+)
 
 
 def test_what_any_worker_serves_is_counted_logged_and_explained() -> None:

@@ -98,3 +98,20 @@ def test_what_no_manager_writes_is_a_fault(variables: dict[str, str], fault: str
 
 def test_a_watchdog_of_another_process_is_not_ours() -> None:
     Notifier.of({"WATCHDOG_USEC": "0", "WATCHDOG_PID": "8"}, PID, status)
+
+
+def test_a_service_that_does_not_live_gives_no_sign_of_life(manager: socket.socket) -> None:
+    alive = [False]
+
+    async def run() -> None:
+        variables = {"NOTIFY_SOCKET": name_of(manager), "WATCHDOG_USEC": "15000"}
+        notifier = Notifier.of(variables, PID, status, lambda: alive[0])
+        notifier.ready()
+        await asyncio.sleep(0.1)  # many times as long as between two signs of life
+        assert said(manager) == [["READY=1", "STATUS=fine"]]
+        alive[0] = True
+        await asyncio.sleep(0.1)
+        assert ["WATCHDOG=1"] in said(manager)
+        notifier.close()
+
+    asyncio.run(run())

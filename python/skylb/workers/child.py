@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 import signal
 import socket
 from collections.abc import Callable
@@ -9,10 +10,13 @@ from collections.abc import Callable
 from skylb.listeners import Listening
 from skylb.output import EXIT_FAILURE
 from skylb.workers import orders
-from skylb.workers.orders import Boot, Line, Renew, Stop
+from skylb.workers.orders import Beat, Boot, Broken, Line, Renew, Report, Stop
 
 SUPERVISORS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 """Signals for the supervisor, which passes them on. A service manager may send them to all processes."""
+
+BEAT_S = 0.5
+"""Between two beats of a child: the supervisor takes a child that is silent for long for one that hangs."""
 
 
 class Channel:
@@ -24,24 +28,27 @@ class Channel:
 
     def __init__(self, descriptor: int) -> None:
         self._sock = socket.socket(fileno=descriptor)
+        self._unsent: dict[object, Report] = {}
+        """Reports that the supervisor has no room for at present, by what they are about."""
 
     def boot(self) -> tuple[Boot, list[int]]:
-        """Waits for what this process is to be, with the descriptors that it gets.
+        """Waits for what this process is to be, with the descriptors that it gets; beats meanwhile.
 
         Raises:
             EOFError: the supervisor is gone.
         """
-        self._sock.setblocking(True)
+        self._sock.setblocking(False)
+        while not select.select([self._sock], [], [], BEAT_S)[0]:
+            self.report(Beat())
         packet, descriptors = orders.receive(self._sock)
         if not isinstance(packet, Boot):  # it is None: the first packet is always a Boot
             raise EOFError("the supervisor is gone")  # noqa: TRY004 - the type is not at fault
-        self._sock.setblocking(False)
         return packet, descriptors
 
     def listen(
         self, stop: Callable[[], None], renew: Callable[[], None], line: Callable[[Line, int], None]
     ) -> None:
-        """Takes orders from now on. When the supervisor dies, this process ends at once.
+        """Takes orders from now on, and beats. When the supervisor dies, this process ends at once.
 
         Args:
             stop: called when it is to end, and again when it is to hurry.
@@ -68,11 +75,24 @@ class Channel:
                 line(packet, descriptors[0])
 
         asyncio.get_running_loop().add_reader(self._sock, ready)
+        self._beat()
 
-    def report(self, packet: orders.Report) -> None:
-        """Tells the supervisor something; where it is gone, this process ends by itself."""
+    def _beat(self) -> None:
+        asyncio.get_running_loop().call_later(BEAT_S, self._beat)
+        self.report(Beat())
+
+    def report(self, packet: Report) -> None:
+        """Sends a report to the supervisor. Where it is gone, this process ends by itself.
+
+        Where it stands still, the latest report about each matter goes out with a later beat.
+        """
+        self._unsent[packet.worker if isinstance(packet, Broken) else type(packet)] = packet
         try:
-            orders.send(self._sock, packet)
+            while self._unsent:
+                orders.send(self._sock, next(iter(self._unsent.values())))
+                del self._unsent[next(iter(self._unsent))]
+        except BlockingIOError:
+            return
         except OSError:
             os._exit(EXIT_FAILURE)
 

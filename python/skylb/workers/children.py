@@ -7,9 +7,10 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from skylb.clock import monotonic_ns
 from skylb.config import child_environment
 from skylb.workers import orders
-from skylb.workers.orders import Order, Report
+from skylb.workers.orders import Beat, Order, Report
 
 log = logging.getLogger("skylb.workers")
 
@@ -20,7 +21,7 @@ class Child:
     Args:
         process: that was started.
         channel: this side's end.
-        reported: called with the child and each of its reports.
+        reported: called with the child and each of its reports but beats.
     """
 
     def __init__(
@@ -32,6 +33,10 @@ class Child:
         self._process = process
         self._channel = channel
         self._reported = reported
+        self.beat_ns = monotonic_ns()
+        """When it has beaten last, or was started."""
+        self.beats = False
+        """It has beaten."""
         channel.setblocking(False)
         asyncio.get_running_loop().add_reader(channel, self._read)
 
@@ -61,7 +66,9 @@ class Child:
             return
         except OSError:
             packet = None
-        if packet is None:
+        if isinstance(packet, Beat):
+            self.beat_ns, self.beats = monotonic_ns(), True
+        elif packet is None:
             asyncio.get_running_loop().remove_reader(self._channel)
         elif not isinstance(packet, Order):
             self._reported(self, packet)

@@ -10,7 +10,7 @@ from skylb.ports import Ports
 from skylb.tasks import TaskGroup
 from skylb.workers.child import Channel, listening
 from skylb.workers.hub import Clients, Hub
-from skylb.workers.orders import Boot, Cut, Line, Ready, Status
+from skylb.workers.orders import Boot, Line, Ready, Status
 
 log = logging.getLogger("skylb.workers")
 
@@ -43,7 +43,7 @@ class EngineService(Service):
             self.recorder,
             self.identity,
             self.operations.leaves,
-            lambda worker: channel.report(Cut(worker)),
+            channel.report,
         )
         self.ending.frontends.append(self.hub)
         self.operations.attach(self.hub, Clients(self.hub))
@@ -77,7 +77,7 @@ class EngineService(Service):
             self._early.append((order, descriptor))
             return
         self.hub.starts = dict(order.starts)
-        self._tasks.start(self.hub.join(order.worker, descriptor), name="line")
+        self._tasks.start(self.hub.join(order, descriptor), name="line")
 
     def serving(self) -> None:
         """The supervisor tells the service manager."""

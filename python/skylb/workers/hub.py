@@ -5,6 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -14,8 +15,8 @@ from skylb.data.proxy import Exchange
 from skylb.localrouter import LocalRouter
 from skylb.mesh.signing import Identity
 from skylb.tasks import TaskGroup
-from skylb.workers import protocol
-from skylb.workers.line import Line, open_line
+from skylb.workers import orders, protocol
+from skylb.workers.line import Line
 from skylb.workers.protocol import Asked, Figures, Listing, View
 from skylb.workers.router import understood
 
@@ -73,6 +74,12 @@ class Seat:
 
     number: int
     line: Line | None = None
+    pid: int = 0
+    """The process that had a line last."""
+    serial: int = 0
+    """Of that line."""
+    lost: int = 0
+    """Requests that this process had when its line ended: lost where it does not come back."""
     view: View | None = None
     """What it was told last."""
     figures: Figures = field(default_factory=lambda: Figures({}, {}))
@@ -88,7 +95,7 @@ class Hub:
         recorder: counts what workers record.
         identity: of this balancer.
         leaves: whether this balancer is being stopped, or its region evacuated.
-        cut: called with the number of a worker whose line had to be cut.
+        report: called when a line has ended, for the supervisor to make another one.
     """
 
     def __init__(
@@ -97,13 +104,13 @@ class Hub:
         recorder: Recorder,
         identity: Identity,
         leaves: Callable[[], bool],
-        cut: Callable[[int], None],
+        report: Callable[[orders.Broken], None],
     ) -> None:
         self._router = router
         self._recorder = recorder
         self._identity = identity
         self._leaves = leaves
-        self._cut = cut
+        self._report = report
         self.seats: dict[int, Seat] = {}
         self.starts: dict[str, int] = {}
         """How often processes of this balancer have been started again, by kind."""
@@ -123,41 +130,47 @@ class Hub:
         """Looks from now on whether workers need to know something new."""
         self._look = asyncio.get_running_loop().call_later(LOOK_S, self._looked)
 
-    async def join(self, worker: int, descriptor: int) -> None:
-        """A worker gets a line, in the place of one that has died or is new."""
-        seat = self.seats.setdefault(worker, Seat(worker))
+    async def join(self, order: orders.Line, descriptor: int) -> None:
+        """A worker gets a line: a new worker, or one whose line has ended."""
+        seat = self.seats.setdefault(order.worker, Seat(order.worker))
         if seat.line is not None:
-            self._left(seat, seat.line)
-        self._router.worker_joined(worker)
+            seat.line.abort()
+            self._left(seat)
+        if order.pid != seat.pid:
+            self._succeeded(seat)
+        seat.pid, seat.serial, seat.lost = order.pid, order.serial, 0
+        seat.line = line = Line(partial(self._received, seat), partial(self._ended, seat))
+        self._router.worker_joined(order.worker)
         seat.view = None
+        self._show(seat, self._now())  # before an effect can name a replica of which the worker knows nothing
+        await line.open(descriptor)
 
-        def received(data: bytes) -> None:
-            if not understood(self._receive, seat, data):
-                self._give_up(seat)
-
-        line = await open_line(descriptor, received, lambda: self._left(seat, line))
-        seat.line = line
-        self._show(seat, self._now())
-
-    def _left(self, seat: Seat, line: Line) -> None:
-        """A worker's line has ended: its requests have too."""
-        if seat.line is not line:
-            return
-        seat.line = None
-        line.transport.abort()
+    def _succeeded(self, seat: Seat) -> None:
+        """Another process has this place from now on."""
         seat.before.update(seat.figures.counters)
         seat.figures = Figures({}, {})
-        lost = self._router.worker_left(seat.number)
-        self.lost_total += lost
-        if lost:
-            log.warning("worker %d is gone, and %d requests with it", seat.number, lost)
+        self.lost_total += seat.lost
+        if seat.lost:
+            log.warning("worker %d has died, and %d requests with it", seat.number, seat.lost)
+
+    def _received(self, seat: Seat, line: Line, data: bytes) -> None:
+        if seat.line is line and not understood(self._receive, seat, data):
+            line.abort()
+            self._ended(seat, line, "its reports cannot be carried out")
+
+    def _ended(self, seat: Seat, line: Line, why: str) -> None:
+        """A line is of no use any more."""
+        if seat.line is line:
+            self._left(seat)
+            self._report(orders.Broken(seat.number, seat.serial, why))
+
+    def _left(self, seat: Seat) -> None:
+        """A worker has no line. It may be dead: its requests end here. Another line brings them back."""
+        seat.line = None
+        seat.figures = Figures({}, seat.figures.counters)
+        seat.lost = self._router.worker_left(seat.number)
         if self._emptied is not None and not self.lines_len and not self._emptied.done():
             self._emptied.set_result(None)
-
-    def _give_up(self, seat: Seat) -> None:
-        if seat.line is not None:
-            self._left(seat, seat.line)
-            self._cut(seat.number)
 
     # --------------------------------------------------------------------------- mail out
 
@@ -167,12 +180,8 @@ class Hub:
 
     def _send(self, worker: int) -> None:
         seat = self.seats.get(worker)
-        if seat is None or seat.line is None:
-            return
-        seat.line.transport.write(self._router.take_mail(worker))
-        if seat.line.choked:
-            log.error("worker %d does not read what the engine process tells it", worker)
-            self._give_up(seat)
+        if seat is not None and seat.line is not None:
+            seat.line.write(self._router.take_mail(worker))
 
     def _now(self) -> View:
         router = self._router
@@ -298,4 +307,5 @@ class Hub:
             self._look.cancel()
         for seat in self.seats.values():
             if seat.line is not None:
-                self._left(seat, seat.line)
+                seat.line.abort()
+                self._left(seat)

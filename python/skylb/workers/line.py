@@ -11,52 +11,87 @@ LINE_BYTES_MAX = 64 << 20
 BUFFER_BYTES = 1 << 20
 """Of the socket, each way: what one side writes in a turn of its loop rarely waits for the other."""
 
+CHOKED = "the other process does not read"
+
 
 class Line(asyncio.Protocol):
     """Passes bytes on, and says when the line ends.
 
+    Bytes may be written before `open`: they go out first.
+
     Args:
-        received: called with bytes.
-        ended: called once, when the line has ended.
+        received: called with the line and bytes.
+        ended: called with the line, once, when it is of no use any more, and why: empty where the other side
+            has ended it. Not after `abort` or `close`.
     """
 
-    def __init__(self, received: Callable[[bytes], None], ended: Callable[[], None]) -> None:
+    def __init__(
+        self, received: Callable[["Line", bytes], None], ended: Callable[["Line", str], None]
+    ) -> None:
         self._received = received
         self._ended = ended
         self._gone = asyncio.get_running_loop().create_future()
-        self.transport: asyncio.Transport
+        self._early = bytearray()
+        self._over = False
+        self._transport: asyncio.Transport | None = None
+
+    async def open(self, descriptor: int) -> None:
+        """Takes a descriptor into the loop, as this end of the line."""
+        sock = socket.socket(fileno=descriptor)
+        sock.setblocking(False)
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            sock.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
+        await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=sock)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The line stands."""
-        self.transport = cast(asyncio.Transport, transport)  # what stream sockets have
+        self._transport = cast(asyncio.Transport, transport)  # what stream sockets have
+        if self._over:
+            self._transport.abort()
+            return
+        early, self._early = self._early, bytearray()
+        self._transport.write(early)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the other side."""
-        self._received(data)
+        if not self._over:
+            self._received(self, data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The other side is gone."""
         del exc
-        self._gone.set_result(None)
-        self._ended()
+        if not self._gone.done():
+            self._gone.set_result(None)
+        self._end("")
+
+    def write(self, data: bytes) -> None:
+        """Sends bytes. Where more than `LINE_BYTES_MAX` wait, the line ends."""
+        if self._over:
+            return
+        if self._transport is None:
+            self._early += data
+            waiting = len(self._early)
+        else:
+            self._transport.write(data)
+            waiting = self._transport.get_write_buffer_size()
+        if waiting > LINE_BYTES_MAX:
+            self._end(CHOKED)
+
+    def _end(self, why: str) -> None:
+        if not self._over:
+            self.abort()
+            self._ended(self, why)
+
+    def abort(self) -> None:
+        """Ends the line at once."""
+        self._over = True
+        self._early.clear()
+        if self._transport is not None:
+            self._transport.abort()
 
     async def close(self) -> None:
         """Ends the line when everything has been written, a second later at the latest."""
-        self.transport.close()
-        await asyncio.wait([self._gone], timeout=1.0)
-
-    @property
-    def choked(self) -> bool:
-        """The other side has stopped reading."""
-        return self.transport.get_write_buffer_size() > LINE_BYTES_MAX
-
-
-async def open_line(descriptor: int, received: Callable[[bytes], None], ended: Callable[[], None]) -> Line:
-    """Takes a descriptor into the loop, as one end of a line."""
-    sock = socket.socket(fileno=descriptor)
-    sock.setblocking(False)
-    for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-        sock.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
-    loop = asyncio.get_running_loop()
-    _, line = await loop.create_unix_connection(lambda: Line(received, ended), sock=sock)
-    return line
+        self._over = True
+        if self._transport is not None:
+            self._transport.close()
+            await asyncio.wait([self._gone], timeout=1.0)

@@ -13,6 +13,9 @@ from skylb.addresses import ListenAddress
 from skylb.config import Settings
 from skylb.handover.state import Secrets
 
+ENGINE = 0
+"""The engine process, among the workers' numbers."""
+
 PACKET_BYTES_MAX = 4 << 20
 """A packet's bound: the settings of thousands of replicas take less."""
 
@@ -42,6 +45,10 @@ class Line:
     """A new line comes along: to this worker, or to the engine process (0)."""
 
     worker: int
+    serial: int
+    """Of the line: its two ends have the same, and no other line has."""
+    pid: int
+    """The process at the other end."""
     starts: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -68,14 +75,23 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
-    """The engine process has cut the line of a worker, which does not read, or cannot be understood."""
+class Broken:
+    """A line has ended at this end: the process needs another one."""
 
     worker: int
+    """Whose line it is."""
+    serial: int
+    why: str
+    """What the other process has done wrong; empty: nothing is known of a fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """The event loop of a child turns, or the child waits for its `Boot`."""
 
 
 Order = Boot | Line | Stop | Renew
-Report = Ready | Status | Cut
+Report = Ready | Status | Broken | Beat
 
 
 def pair() -> tuple[socket.socket, socket.socket]:

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import ParamSpec, TypeAlias
 
-import msgspec
 import orjson
 
 from skylb._core import (
@@ -31,6 +30,7 @@ from skylb.mesh.signing import Claims
 from skylb.router import Loads, Models, RequestRouter, Sink
 from skylb.types import Address, Peer, Replica
 from skylb.workers import protocol
+from skylb.workers.line import Line
 from skylb.workers.protocol import Asked, Listing, View
 
 log = logging.getLogger("skylb.workers")
@@ -81,7 +81,7 @@ class RemoteRouter(RequestRouter):
         self._changed = changed
         self._sinks: dict[int, Sink] = {}
         self._last = 0
-        self._line: asyncio.Transport | None = None
+        self._line: Line | None = None
         self._flush: asyncio.Handle | None = None
         self._urgent = False
         self._patience: asyncio.TimerHandle | None = None
@@ -188,7 +188,7 @@ class RemoteRouter(RequestRouter):
         """An engine process takes reports."""
         return self._line is not None
 
-    def attach(self, line: asyncio.Transport) -> None:
+    def attach(self, line: Line) -> None:
         """An engine process is there. It gets all requests that have not ended."""
         if self._patience is not None:
             self._patience.cancel()
@@ -220,8 +220,7 @@ class RemoteRouter(RequestRouter):
         """Bytes from the engine process.
 
         Raises:
-            ValueError: they cannot be understood.
-            msgspec.MsgspecError: likewise.
+            Exception: they cannot be carried out. The line is of no use any more.
         """
         self._deliver(self._engine.receive(data))
 
@@ -319,11 +318,11 @@ def understood(receive: Callable[Args, None], *args: Args.args, **kwargs: Args.k
     """Has bytes from another process of this balancer read.
 
     Returns:
-        Whether they can be understood; if not, the log has it.
+        Whether they could be read and carried out; if not, the log has why, and the line is of no use.
     """
     try:
         receive(*args, **kwargs)
-    except (ValueError, msgspec.MsgspecError):
-        log.exception("another process of this balancer has sent what cannot be read")
+    except Exception:  # whatever it is: the two sides disagree from here on
+        log.exception("what another process of this balancer has sent cannot be carried out")
         return False
     return True

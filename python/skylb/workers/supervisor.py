@@ -8,7 +8,6 @@ import asyncio
 import logging
 import os
 import signal
-import socket
 from collections import Counter
 from collections.abc import Mapping
 
@@ -21,20 +20,13 @@ from skylb.keyfiles import read_keys
 from skylb.notify import Notifier
 from skylb.ports import Ports
 from skylb.tasks import TaskGroup
+from skylb.workers.child import BEAT_S
 from skylb.workers.children import Child, spawn
-from skylb.workers.orders import Boot, Cut, Line, Ready, Renew, Report, Status, Stop
+from skylb.workers.links import LASTING_S, PAUSE_MAX_S, PAUSE_S, Links
+from skylb.workers.orders import ENGINE, Boot, Broken, Ready, Renew, Report, Status, Stop
+from skylb.workers.watchdog import SILENCE_S, WORKER_SILENCE_S, Watchdog
 
 log = logging.getLogger("skylb.workers")
-
-ENGINE = 0
-"""The engine process, among the workers' numbers."""
-
-PAUSE_S = 0.1
-"""Before a child is started again that has died soon after its start; twice as long each time."""
-PAUSE_MAX_S = 5.0
-
-LASTING_S = 10.0
-"""A child that has lived so long has not died of its start."""
 
 KILL_S = 10.0
 """What children may take to end, besides the time that the settings give them."""
@@ -57,7 +49,7 @@ class Supervisor:
         parts.check_files(settings)
         self._settings = settings
         self._status = "starting"
-        self._notifier = Notifier.of(manager, os.getpid(), lambda: self._status)
+        self._notifier = Notifier.of(manager, os.getpid(), lambda: self._status, self._alive)
         self._passed = passed(manager, os.getpid())
         keys = read_keys(settings.mesh.peer_key_file)
         self._secrets = parts.secrets(settings, keys, parts.isolation(settings, keys), None)
@@ -67,6 +59,9 @@ class Supervisor:
         self._children: dict[int, Child] = {}
         self._standby: Child | None = None
         """A process that has loaded everything, to become the engine process should that die."""
+        self._keeper: asyncio.Task[None] | None = None
+        """Has such a process made again and again."""
+        self._looker: asyncio.TimerHandle | None = None
         self._ready: set[int] = set()
         self._stopping = asyncio.Event()
         self._all_ended = asyncio.Event()
@@ -74,6 +69,10 @@ class Supervisor:
         self._starts: Counter[str] = Counter(engine=0, worker=0)
         self._pauses: dict[int, float] = {}
         self._tasks = TaskGroup(self._part_failed)
+        self._links = Links(self._children, self._starts, self._tasks)
+        self._watchdog = Watchdog()
+        self._engine_beat_ns = monotonic_ns()
+        """Of the engine process that has beaten last."""
 
     # ------------------------------------------------------------------ start and stop
 
@@ -94,10 +93,13 @@ class Supervisor:
             for number, child in zip(numbers, started, strict=True):
                 self._lead(number, child, self._ports)
             for worker in numbers[1:]:
-                self._connect(worker)
+                self._links.connect(worker)
+            self._look()
             await self._stopping.wait()
             await self._stop(self._ports)
         finally:
+            if self._looker is not None:
+                self._looker.cancel()
             for child in (*self._children.values(), *filter(None, [self._standby])):
                 child.kill()
             await self._tasks.stop()
@@ -122,17 +124,9 @@ class Supervisor:
             addresses=ports.named(),
             starts=dict(self._starts),
         )
+        child.beat_ns, child.beats = monotonic_ns(), False  # it makes all its parts before it beats again
         child.order(boot, [sock.fileno() for group in groups.values() for sock in group])
         self._tasks.start(self._watch(number, child, ports), name=_name(number))
-
-    def _connect(self, worker: int) -> None:
-        """Gives a worker and the engine process the two ends of a line."""
-        ends = socket.socketpair()
-        with ends[0], ends[1]:
-            for number, peer, end in ((ENGINE, worker, ends[0]), (worker, ENGINE, ends[1])):
-                child = self._children.get(number)
-                if child is not None and not child.ended:
-                    child.order(Line(peer, dict(self._starts)), [end.fileno()])
 
     async def _watch(self, number: int, child: Child, ports: Ports) -> None:
         """Waits for the end of a child, and starts it again unless the balancer ends."""
@@ -157,42 +151,96 @@ class Supervisor:
         await self._again(number, ports)
 
     async def _again(self, number: int, ports: Ports) -> None:
-        standby = self._standby if number == ENGINE else None
-        if standby is not None and not standby.ended:
-            self._standby, child = None, standby
-        else:
-            child = await spawn(self._reported)
+        """Starts a child in the place of one that has died; tries until one can be started."""
+        child = self._taken_standby() if number == ENGINE else None
+        while child is None and not self._stopping.is_set():
+            child = await self._spawned(_name(number))
+        if child is None:
+            return
+        if self._stopping.is_set():
+            child.kill()  # nobody has ordered it to stop
+            await child.wait()
+            return
         self._lead(number, child, ports)
         for worker in [number] if number != ENGINE else [of for of in self._children if of != ENGINE]:
-            self._connect(worker)
+            self._links.connect(worker)
+
+    async def _spawned(self, name: str) -> Child | None:
+        """Starts a process; ``None`` after a pause: that is not possible at present."""
+        try:
+            return await spawn(self._reported)
+        except OSError as error:
+            log.warning("%s cannot be started: %s; tried again", name, error.strerror or error)
+            await asyncio.sleep(PAUSE_MAX_S)
+            return None
+
+    def _taken_standby(self) -> Child | None:
+        standby = self._standby
+        if standby is None or standby.ended:
+            return None
+        self._standby = None
+        if self._keeper is not None:
+            self._keeper.cancel()
+        return standby
+
+    async def _keep_standby(self) -> None:
+        """Has a process ready that becomes the engine process should that die."""
+        pause_s = PAUSE_S
+        while not self._stopping.is_set():
+            self._standby = standby = await self._spawned("the next engine process")
+            if standby is None:
+                continue
+            if self._stopping.is_set():
+                standby.kill()
+            status = await standby.wait()
+            self._standby = None
+            if not self._stopping.is_set():
+                log.error("the next engine process has ended: %s; another one is started", _said(status))
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, PAUSE_MAX_S)
 
     # ------------------------------------------------------------------------- reports
 
     def _reported(self, child: Child, report: Report) -> None:
         number = next((of for of, other in self._children.items() if other is child), None)
-        if number is None:
+        if number is None or child.ended:
             return
         if isinstance(report, Ready):
             self._ready.add(number)
-            self._tasks.start(self._now_ready(number), name="ready")
+            self._now_ready(number)
         elif isinstance(report, Status):
             self._status = report.text
-        elif isinstance(report, Cut) and report.worker in self._children:
-            self._children[report.worker].kill()
+        elif isinstance(report, Broken) and not self._stopping.is_set():
+            self._links.broken(child, report)
 
-    async def _now_ready(self, number: int) -> None:
+    def _now_ready(self, number: int) -> None:
         """A child serves: if all do, so does the balancer. A further engine process is made ready."""
-        if number == ENGINE and self._standby is None and not self._stopping.is_set():
-            try:
-                self._standby = standby = await spawn(self._reported)
-            except OSError as error:
-                log.warning("no process could be made ready: %s; the next engine process takes longer", error)
-                return
-            await standby.wait()  # to become the engine process, or of itself
-            if self._standby is standby:
-                self._standby = None
-        if len(self._ready) == len(self._children) and not self._stopping.is_set():
+        if self._stopping.is_set():
+            return
+        if number == ENGINE and (self._keeper is None or self._keeper.done()):
+            self._keeper = self._tasks.start(self._keep_standby(), name="standby")
+        if len(self._ready) == len(self._children):
             self._notifier.ready()
+
+    # ------------------------------------------------------------------------ watchdog
+
+    def _look(self) -> None:
+        """Ends children that stand still: who takes their place serves."""
+        self._looker = asyncio.get_running_loop().call_later(BEAT_S, self._look)
+        watched = {child: number for number, child in self._children.items() if not child.ended}
+        if self._standby is not None and not self._standby.ended:
+            watched[self._standby] = ENGINE
+        allowed = [(of, WORKER_SILENCE_S if number else SILENCE_S) for of, number in watched.items()]
+        for child in self._watchdog.silent(allowed, monotonic_ns()):
+            log.error("process %d, %s, stands still: it is ended", child.pid, _name(watched[child]))
+            child.kill()
+
+    def _alive(self) -> bool:
+        """The engine process beats, or has beaten a moment ago."""
+        engine = self._children.get(ENGINE)
+        if engine is not None and engine.beats:
+            self._engine_beat_ns = max(self._engine_beat_ns, engine.beat_ns)
+        return monotonic_ns() - self._engine_beat_ns < SILENCE_S * 1e9
 
     # ----------------------------------------------------------------------------- end
 
@@ -203,8 +251,9 @@ class Supervisor:
         self._notifier.stopping(within_s)
         if self._standby is not None:
             self._standby.kill()
-        for sock in ports.clients:
-            sock.close()  # workers have it, and close it after the delay
+        for group in ports.by_name().values():
+            for sock in group:
+                sock.close()  # children have it, and close it when they accept nothing more
         for child in self._children.values():
             child.order(Stop())
         if all(child.ended for child in self._children.values()):

@@ -22,8 +22,8 @@ from skylb.mesh.signing import Identity, Verifier
 from skylb.mesh.tls import MeshTls
 from skylb.tasks import TaskGroup
 from skylb.workers.child import Channel, listening
-from skylb.workers.line import Line, open_line
-from skylb.workers.orders import Boot, Ready
+from skylb.workers.line import Line
+from skylb.workers.orders import Boot, Broken, Ready
 from skylb.workers.orders import Line as LineOrder
 from skylb.workers.protocol import Figures, View
 from skylb.workers.router import RemoteRouter, understood
@@ -85,6 +85,8 @@ class Worker:
         self._failed: str | None = None
         self._informed = asyncio.Event()
         self._line: Line | None = None
+        self._serial = 0
+        """Of that line."""
         self._tasks = TaskGroup(self._part_failed)
         self._figures: asyncio.TimerHandle | None = None
         self._due_ns = 0
@@ -157,26 +159,30 @@ class Worker:
     # ---------------------------------------------------------------- the engine process
 
     def _line_came(self, order: LineOrder, descriptor: int) -> None:
-        del order
-        self._tasks.start(self._attach(descriptor), name="line")
+        self._tasks.start(self._attach(order, descriptor), name="line")
 
-    async def _attach(self, descriptor: int) -> None:
-        """Speaks to an engine process: the first, or one that has taken its place."""
-        self._detach(self._line)
-        line = await open_line(descriptor, self._received, lambda: self._detach(line))
-        self._line = line
-        self.router.attach(line.transport)
-        self._tell_figures()
-
-    def _detach(self, line: Line | None) -> None:
-        if line is not None and line is self._line:
-            self._line = None
-            line.transport.abort()
+    async def _attach(self, order: LineOrder, descriptor: int) -> None:
+        """Speaks to an engine process: the first, one that has taken its place, or the same as before."""
+        if self._line is not None:
+            self._line.abort()
             self.router.detach()
+        self._line = line = Line(self._received, self._line_ended)
+        self._serial = order.serial
+        self.router.attach(line)
+        self._tell_figures()
+        await line.open(descriptor)
 
-    def _received(self, data: bytes) -> None:
-        if not understood(self.router.receive, data):
-            self._part_failed("line", ValueError("the engine process cannot be understood"))
+    def _received(self, line: Line, data: bytes) -> None:
+        if line is self._line and not understood(self.router.receive, data):
+            line.abort()
+            self._line_ended(line, "its decisions cannot be carried out")
+
+    def _line_ended(self, line: Line, why: str) -> None:
+        """The line is of no use any more: the supervisor makes another one."""
+        if line is self._line:
+            self._line = None
+            self.router.detach()
+            self._channel.report(Broken(self.number, self._serial, why))
 
     def _changed(self, view: View) -> None:
         """The engine process has said something of itself."""

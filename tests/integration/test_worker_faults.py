@@ -1,0 +1,210 @@
+"""A balancer of several processes whose lines break, and whose processes stand still."""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from skylb.workers.watchdog import SILENCE_S
+from tests.support.processes import Balancer, eventually
+from tests.support.raw import ask
+from tests.support.workers import (
+    HELLO,
+    at_rest,
+    engine_pid,
+    in_flight,
+    later,
+    line_of,
+    pids,
+    streams,
+    whole,
+    workers,
+)
+
+NONSENSE = b"\xff" * 4096
+
+
+def inode(sock: socket.socket) -> int:
+    """Which socket it is."""
+    return os.fstat(sock.fileno()).st_ino
+
+
+def has_another_line(front: Balancer, pid: int, before: int) -> bool:
+    """A process has a line again, and not the one before."""
+    try:
+        with line_of(front, pid) as line:
+            return inode(line) != before and 1 in pids(front)
+    except AssertionError:  # it has none at present
+        return False
+
+
+def ends(front: Balancer, line: socket.socket) -> None:
+    """The line ends for both sides."""
+    del front
+    line.shutdown(socket.SHUT_RDWR)
+
+
+def nonsense_from_the_worker(front: Balancer, line: socket.socket) -> None:
+    """The engine process reads what it cannot understand."""
+    del front
+    line.sendall(NONSENSE)
+
+
+def nonsense_for_the_worker(front: Balancer, line: socket.socket) -> None:
+    """Worker 1 reads what it cannot understand: all workers do."""
+    del line
+    with line_of(front, engine_pid(front)) as other:
+        other.sendall(NONSENSE)
+
+
+@pytest.mark.parametrize("fault", [ends, nonsense_from_the_worker])
+def test_a_line_that_breaks_is_replaced_and_costs_no_stream(fault: object) -> None:
+    async def run(front: Balancer) -> None:
+        async with streams(front, 8) as tasks:
+            await later(lambda: in_flight(front) == 8, "eight are in flight")
+            before = engine_pid(front), pids(front)
+            with line_of(front, before[1][1]) as line:
+                number = inode(line)
+                fault(front, line)  # type: ignore[operator]  # one of the two above
+                await later(lambda: has_another_line(front, before[1][1], number), "another line")
+            assert (engine_pid(front), pids(front)) == before
+            assert all(map(whole, await asyncio.gather(*tasks)))
+        for _ in range(8):
+            assert (await ask(front.port, HELLO)).status == 200
+        await later(lambda: at_rest(front), "rest")
+        assert front.metric("skylb_worker_requests_lost_total") == 0
+
+    with workers() as front:
+        asyncio.run(run(front))
+
+
+def test_a_worker_that_cannot_understand_the_engine_process_gets_another_line() -> None:
+    async def run(front: Balancer) -> None:
+        async with streams(front, 4) as tasks:
+            await later(lambda: in_flight(front) == 4, "four are in flight")
+            before = engine_pid(front), pids(front)
+            nonsense_for_the_worker(front, None)  # type: ignore[arg-type]  # it takes the other end
+            line = "its decisions cannot be carried out"
+            await later(lambda: line in front.child.text(), "a line in the log")
+            await later(lambda: pids(front) == before[1], "both have lines")
+            assert engine_pid(front) == before[0]
+            assert all(map(whole, await asyncio.gather(*tasks)))
+        for _ in range(8):
+            assert (await ask(front.port, HELLO)).status == 200
+        await later(lambda: at_rest(front), "rest")
+
+    with workers() as front:
+        asyncio.run(run(front))
+
+
+def test_a_worker_whose_line_fails_again_and_again_is_ended() -> None:
+    with workers(replicas=("--profile", "instant")) as front:
+        before = engine_pid(front), pids(front)
+
+        def replaced() -> bool:
+            found = pids(front)
+            if found.get(1) == before[1][1]:
+                try:
+                    with line_of(front, before[1][1]) as line:
+                        line.sendall(NONSENSE)
+                except (AssertionError, OSError):
+                    return False  # it has no line at present
+            return found.get(1) not in {None, before[1][1]}
+
+        eventually(replaced, what="another worker")
+        assert (engine_pid(front), pids(front)[2]) == (before[0], before[1][2])
+        assert "its lines fail again and again" in front.child.text()
+        for _ in range(8):
+            assert asyncio.run(ask(front.port, HELLO)).status == 200
+
+
+@contextmanager
+def stopped(*of: int) -> Iterator[None]:
+    """Processes stand still meanwhile."""
+    for pid in of:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in of:
+            try:
+                os.kill(pid, signal.SIGCONT)
+            except ProcessLookupError:
+                continue  # it was ended
+
+
+def test_an_engine_process_that_stands_still_is_replaced_and_costs_no_stream() -> None:
+    async def run(front: Balancer) -> None:
+        async with streams(front, 4, tokens=250) as tasks:
+            before = engine_pid(front), pids(front)
+            with stopped(before[0]):
+                line = f"process {before[0]}, the engine process, stands still"
+                await later(lambda: line in front.child.text(), "a line in the log")
+                await later(lambda: replaced_by(front, before[0]), "another engine process")
+            await later(lambda: pids(front) == before[1], "the same workers")
+            assert all(map(whole, await asyncio.gather(*tasks)))
+            assert (await ask(front.port, HELLO)).status == 200
+
+    with workers() as front:
+        asyncio.run(run(front))
+
+
+def test_a_worker_that_stands_still_is_replaced() -> None:
+    with workers(replicas=("--profile", "instant")) as front:
+        before = engine_pid(front), pids(front)
+        with stopped(before[1][1]):
+            line = f"process {before[1][1]}, worker 1, stands still"
+            eventually(lambda: line in front.child.text(), what="a line in the log")
+            eventually(lambda: pids(front).get(1) not in {None, before[1][1]}, what="another worker")
+        assert (engine_pid(front), pids(front)[2]) == (before[0], before[1][2])
+        for _ in range(8):
+            assert asyncio.run(ask(front.port, HELLO)).status == 200
+
+
+def test_a_standby_that_dies_is_replaced() -> None:
+    with workers(replicas=("--profile", "instant")) as front:
+        known = {front.child.pid, engine_pid(front), *pids(front).values()}
+
+        def standby() -> int | None:
+            found = [pid for pid in children_of(front.child.pid) if pid not in known]
+            return found[0] if found else None
+
+        first = eventually(standby, what="a standby")
+        known.add(first)
+        os.kill(first, signal.SIGKILL)
+        second = eventually(standby, what="another standby")
+        before = engine_pid(front)
+        os.kill(before, signal.SIGKILL)
+        eventually(lambda: replaced_by(front, before) == second, what="it becomes the engine process")
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that one has started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def replaced_by(front: Balancer, before: int) -> int | None:
+    """The engine process, where it is another one."""
+    try:
+        found = engine_pid(front)
+    except OSError:
+        return None
+    return found if found != before else None
+
+
+def test_nobody_is_blamed_where_all_processes_stood_still() -> None:
+    with workers(replicas=("--profile", "instant")) as front:
+        before = engine_pid(front), pids(front)
+        with stopped(front.child.pid, *children_of(front.child.pid)):
+            time.sleep(SILENCE_S + 2)  # the time itself is what is tested
+        for _ in range(8):
+            assert asyncio.run(ask(front.port, HELLO)).status == 200
+        beyond = time.monotonic() + 2
+        eventually(lambda: time.monotonic() > beyond, what="looks of the supervisor")
+        assert (engine_pid(front), pids(front)) == before
