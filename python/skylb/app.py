@@ -139,6 +139,7 @@ class Service:
         self.admin = Admin(self.operations, settings.admin, None)
         self._stall = LoopStall(self.metrics_page.loop_stall, BEAT_S)
         self._heart: asyncio.TimerHandle | None = None
+        self.first_look_s = FIRST_LOOK_S
         self.ports: Ports | None = None
         self._read_keys()
 
@@ -243,7 +244,7 @@ class Service:
             if self.guard is not None:
                 await self.guard.start()
             await self.control.start()
-            await self.control.first_look(FIRST_LOOK_S)
+            await self.control.first_look(self.first_look_s)
             self._allot(*limit)
             self._carry_out(self.succession.heritage.intent)
             await self.succession.succeed()

@@ -42,9 +42,13 @@ def ended(front: Balancer) -> None:
     eventually(lambda: not front.child.alive(), what="the end", of=[])
 
 
-def test_a_recording_has_the_requests_their_order_and_what_they_share(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["one process", "workers"])
+def test_a_recording_has_the_requests_their_order_and_what_they_share(
+    tmp_path: Path, workers: tuple[str, ...]
+) -> None:
     directory = tmp_path / "trace"
-    with mocks(2, *MOCK) as urls, balancer(*urls, arguments=["--record", str(directory)]) as front:
+    arguments = ["--record", str(directory), *workers]
+    with mocks(2, *MOCK) as urls, balancer(*urls, arguments=arguments) as front:
         count = load(front.url)
         eventually(lambda: front.metric("skylb_record_requests_total") == count, what="all are written")
         assert front.metric("skylb_record_active") == 1

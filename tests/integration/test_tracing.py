@@ -19,12 +19,19 @@ def collector() -> Iterator[Receiver]:
         yield found
 
 
-def test_a_forwarded_request_is_one_trace(collector: Receiver) -> None:
-    forwarded_is_one_trace(collector, collector.url)
+WORKERS = pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["one process", "workers"])
 
 
-def test_a_request_says_what_was_asked_and_what_became_of_it_and_no_prompt(collector: Receiver) -> None:
-    with recording("m") as replica, balancer(replica.url, arguments=flags(collector)) as front:
+@WORKERS
+def test_a_forwarded_request_is_one_trace(collector: Receiver, workers: tuple[str, ...]) -> None:
+    forwarded_is_one_trace(collector, collector.url, *workers)
+
+
+@WORKERS
+def test_a_request_says_what_was_asked_and_what_became_of_it_and_no_prompt(
+    collector: Receiver, workers: tuple[str, ...]
+) -> None:
+    with recording("m") as replica, balancer(replica.url, arguments=flags(collector, *workers)) as front:
         streams(replica)
         send(front.port, "m", "X-Request-Id: r-1", stream=True)
         spans = arrived(collector, "request", "attempt", "stream")
@@ -82,8 +89,9 @@ def test_a_trace_begins_here_if_the_client_names_none(collector: Receiver) -> No
         assert "tracestate" not in seen.headers
 
 
-def test_what_is_not_sampled_is_exported_if_it_failed(collector: Receiver) -> None:
-    arguments = flags(collector, ratio="0")
+@WORKERS
+def test_what_is_not_sampled_is_exported_if_it_failed(collector: Receiver, workers: tuple[str, ...]) -> None:
+    arguments = flags(collector, *workers, ratio="0")
     with recording("m") as replica, balancer(replica.url, arguments=arguments) as front:
         assert send(front.port).status == 200
         assert send(front.port, "m", f"traceparent: {CLIENT}-00").status == 200

@@ -6,18 +6,20 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
+from skylb.workers.engine import NEXT_LOOK_S
 from skylb.workers.watchdog import SILENCE_S
-from tests.support.processes import Balancer, eventually
-from tests.support.raw import ask
+from tests.support.processes import Balancer, eventually, mocks
+from tests.support.raw import Answer, ask, chat, request
 from tests.support.workers import (
     HELLO,
     at_rest,
     engine_pid,
+    engine_pid_if_any,
     in_flight,
     later,
     line_of,
@@ -191,10 +193,7 @@ def children_of(pid: int) -> list[int]:
 
 def replaced_by(front: Balancer, before: int) -> int | None:
     """The engine process, where it is another one."""
-    try:
-        found = engine_pid(front)
-    except OSError:
-        return None
+    found = engine_pid_if_any(front)
     return found if found != before else None
 
 
@@ -208,3 +207,48 @@ def test_nobody_is_blamed_where_all_processes_stood_still() -> None:
         beyond = time.monotonic() + 2
         eventually(lambda: time.monotonic() > beyond, what="looks of the supervisor")
         assert (engine_pid(front), pids(front)) == before
+
+
+def test_the_next_engine_process_does_not_wait_for_a_replica_that_does_not_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes connections, and says nothing
+        replica = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with workers(2, "--replica", replica, replicas=("--profile", "instant")) as front:
+            before = engine_pid(front)
+            os.kill(before, signal.SIGKILL)
+            eventually(lambda: replaced_by(front, before), what="another engine process")
+            line = f"not every replica answered within {NEXT_LOOK_S:g} s"
+            eventually(lambda: line in front.child.text(), what="it goes on")
+            eventually(lambda: asyncio.run(ask(front.port, HELLO)).status == 200, what="it serves")
+
+
+def test_a_new_engine_process_may_number_the_replicas_anew(tmp_path: Path) -> None:
+    """The third replica becomes the second: a push to it must not go where the second was."""
+    path = tmp_path / "replicas"
+    kinds = [mocks(1, "--profile", "instant", "--model", f"model-{name}") for name in "abc"]
+
+    async def run(front: Balancer) -> None:
+        async def asks(model: str, number: int) -> Answer:
+            body = {**chat("hi", max_tokens=2), "model": model}
+            return await ask(front.port, request(body, request_id=f"{model}-{number}"))
+
+        for kill in range(3):
+            before = engine_pid(front)
+            early = [asyncio.create_task(asks(f"model-{name}", kill)) for name in "bc" * 20]
+            os.kill(before, signal.SIGKILL)
+            late = [asyncio.create_task(asks(f"model-{name}", kill)) for name in "bc" * 20]
+            for answer in await asyncio.gather(*early, *late):
+                assert answer.status == 200 or b"engine_away" in answer.body, answer
+            await later(lambda before=before: replaced_by(front, before), "another engine process")
+            await later(lambda: len(pids(front)) == 2, "both have lines")
+            for name in "bc":
+                assert (await asks(f"model-{name}", kill)).status == 200
+        assert "cannot be carried out" not in front.child.text()
+
+    with ExitStack() as stack:
+        urls = [stack.enter_context(kind)[0] for kind in kinds]
+        path.write_text("\n".join(urls))
+        front = stack.enter_context(workers(2, "--replicas-file", str(path), fleet=0))
+        path.write_text("\n".join(urls[1:]))
+        front.child.send(signal.SIGHUP)
+        eventually(lambda: len(front.state()["engine"]["replicas"]) == 2, what="the first is gone")
+        asyncio.run(run(front))

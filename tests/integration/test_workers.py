@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -11,12 +12,14 @@ from pathlib import Path
 import pytest
 
 from skylb.keys.edit import add_key
+from skylb.workers.router import PATIENCE_S as ENGINE_PATIENCE_S
 from tests.support.processes import PATIENCE_S, Balancer, answers, eventually, get
-from tests.support.raw import Connection, ask, chat, request
+from tests.support.raw import Answer, Connection, ask, chat, request
 from tests.support.workers import (
     HELLO,
     at_rest,
     engine_pid,
+    engine_pid_if_any,
     in_flight,
     later,
     pids,
@@ -86,18 +89,30 @@ def test_a_worker_that_is_killed_takes_its_own_streams_and_is_started_again() ->
         eventually(lambda: 'process="worker"} 1.0' in front.metrics(), what="it is counted")
 
 
+async def asked_late(front: Balancer, name: str) -> tuple[Answer, float]:
+    """A request while there is no engine process: its answer, and how long that took."""
+    began = time.monotonic()
+    answer = await ask(front.port, streaming(name, 2))
+    return answer, time.monotonic() - began
+
+
 def test_an_engine_process_that_is_killed_costs_no_stream_and_no_request() -> None:
     async def run(front: Balancer) -> None:
         async with streams(front, 8) as tasks:
             await later(lambda: in_flight(front) == 8, "eight are in flight")
             before = engine_pid(front)
             os.kill(before, signal.SIGKILL)
-            late = await asyncio.gather(*(ask(front.port, streaming(f"late-{n}", 2)) for n in range(10)))
-            assert Counter(answer.status for answer in late) == {200: 10}
-            assert all(map(whole, late))
-            assert engine_pid(front) != before
+            late = await asyncio.gather(*(asked_late(front, f"late-{n}") for n in range(10)))
+            await later(lambda: engine_pid_if_any(front) not in {before, None}, "another engine process")
+            for answer, waited_s in late:
+                if answer.status == 503:  # on a machine that takes so long to make an engine process
+                    assert b"engine_away" in answer.body
+                    assert waited_s >= ENGINE_PATIENCE_S
+                else:
+                    assert whole(answer)
+            assert (await ask(front.port, HELLO)).status == 200
             going = sum(not task.done() for task in tasks)
-            assert in_flight(front) >= going > 0, "the new one counts what is under way"
+            assert in_flight(front) >= going, "the new one counts what is under way"
             assert all(map(whole, await asyncio.gather(*tasks)))
         await later(lambda: at_rest(front), "rest")
 
@@ -111,8 +126,10 @@ def test_an_engine_process_may_be_killed_again_and_again() -> None:
             for _ in range(3):
                 before = engine_pid(front)
                 os.kill(before, signal.SIGKILL)
-                await later(lambda: answers(f"{front.admin}/ready"), "another engine process")
-                await later(lambda before=before: engine_pid(front) != before, "another process")
+                await later(
+                    lambda before=before: engine_pid_if_any(front) not in {before, None}, "another process"
+                )
+                await later(lambda: answers(f"{front.admin}/ready"), "it is ready")
             assert all(map(whole, await asyncio.gather(*tasks)))
         await later(lambda: at_rest(front), "rest")
 

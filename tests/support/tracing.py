@@ -47,18 +47,19 @@ def arrived(collector: Receiver, *names: str) -> list[Span]:
     return list(collector.spans)
 
 
-def forwarded_is_one_trace(collector: Receiver, endpoint: str) -> None:
+def forwarded_is_one_trace(collector: Receiver, endpoint: str, *more: str) -> None:
     """Sends a request to one region that only another one can serve, and looks at its spans.
 
     Args:
         collector: where the spans arrive in the end.
         endpoint: where balancers send them.
+        more: flags of all balancers.
     """
     with recording("m-us") as us, recording("m-eu") as eu:
         streams(us)
         streams(eu)
         engines = {"us": [us.url], "eu": [eu.url]}
-        with regions("us", "eu", engines=engines, arguments=["--otlp-endpoint", endpoint]) as found:
+        with regions("us", "eu", engines=engines, arguments=["--otlp-endpoint", endpoint, *more]) as found:
             state = "vendor=opaque"
             headers = f"traceparent: {CLIENT}-01", f"tracestate: {state}"
             answer = send(found["us"].front.port, "m-eu", *headers, stream=True)

@@ -14,6 +14,9 @@ from skylb.workers.orders import Boot, Line, Ready, Status
 
 log = logging.getLogger("skylb.workers")
 
+NEXT_LOOK_S = 0.5
+"""As `FIRST_LOOK_S`, in the place of an engine process that died: requests wait meanwhile."""
+
 STATUS_S = 1.0
 """Between two looks whether the supervisor is to be told another status."""
 
@@ -48,6 +51,8 @@ class EngineService(Service):
         self.ending.frontends.append(self.hub)
         self.operations.attach(self.hub, Clients(self.hub))
         self.hub.starts = dict(boot.starts)
+        if boot.starts.get("engine"):
+            self.first_look_s = NEXT_LOOK_S
         self._tasks = TaskGroup(self.part_failed)
         self._said: str | None = None
         self._teller: asyncio.TimerHandle | None = None

@@ -36,7 +36,7 @@ from skylb.workers.protocol import Asked, Listing, View
 log = logging.getLogger("skylb.workers")
 
 PATIENCE_S = 3.0
-"""How long requests wait for another engine process, at most. It is there within a second."""
+"""How long requests wait for another engine process, at most. It is mostly there within half a second."""
 
 LATE_MAX = 4096
 """Requests that come meanwhile, and wait for it."""
