@@ -18,6 +18,7 @@ from skylb.tools.load.settings import SyntheticSettings, parse_target
 from skylb.tools.load.turn import Turn
 from skylb.tools.load.workload import group_users, read_workload
 from tests.support.processes import SKYLB, Balancer, balancer, eventually, free_port, mocks
+from tests.support.workers import engine_pid, engine_pid_if_any, pids
 
 SYNTHETIC = SyntheticSettings(users=4, sessions=2, turns=3.0, systems=2, think_s=0.02, seed=7)
 MOCK = ("--profile", "h100-8b", "--time-scale", "0.1")
@@ -70,6 +71,22 @@ def test_a_recording_has_the_requests_their_order_and_what_they_share(
     assert shapes[0] == shapes[1], "the same requests follow each other"
     text = b"".join(path.read_bytes() for path in directory.iterdir() if path.suffix == ".jsonl")
     assert b"user-" not in text
+
+
+def test_a_recording_goes_on_when_an_engine_process_has_died(tmp_path: Path) -> None:
+    directory = tmp_path / "trace"
+    arguments = ["--record", str(directory), "--workers", "2"]
+    with mocks(2, *MOCK) as urls, balancer(*urls, arguments=arguments) as front:
+        first = load(front.url)
+        eventually(lambda: front.metric("skylb_record_requests_total") == first, what="all are written")
+        before = engine_pid(front)
+        os.kill(before, signal.SIGKILL)
+        eventually(lambda: engine_pid_if_any(front) not in {None, before}, what="another engine process")
+        eventually(lambda: len(pids(front)) == 2, what="both workers have lines")
+        second = load(front.url)
+        eventually(lambda: front.metric("skylb_record_requests_total") == second, what="all are written")
+        ended(front)
+    assert len(read_workload(directory).turns) == first + second
 
 
 def test_a_recording_is_replayed_by_sim_and_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

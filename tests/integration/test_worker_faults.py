@@ -13,8 +13,9 @@ import pytest
 
 from skylb.workers.engine import NEXT_LOOK_S
 from skylb.workers.watchdog import SILENCE_S
-from tests.support.processes import Balancer, eventually, mocks
+from tests.support.processes import PATIENCE_S, Balancer, eventually, free_port, mocks
 from tests.support.raw import Answer, ask, chat, request
+from tests.support.regions import key_line
 from tests.support.workers import (
     HELLO,
     at_rest,
@@ -251,4 +252,47 @@ def test_a_new_engine_process_may_number_the_replicas_anew(tmp_path: Path) -> No
         path.write_text("\n".join(urls[1:]))
         front.child.send(signal.SIGHUP)
         eventually(lambda: len(front.state()["engine"]["replicas"]) == 2, what="the first is gone")
+        asyncio.run(run(front))
+
+
+def test_a_balancer_ends_though_a_worker_has_never_heard_of_an_engine_process() -> None:
+    with workers(replicas=("--profile", "instant")) as front:
+        before = engine_pid(front), pids(front)[1]
+        known = children_of(front.child.pid)
+        with stopped(before[0]):
+            os.kill(before[1], signal.SIGKILL)
+            eventually(lambda: set(children_of(front.child.pid)) - {*known}, what="another worker")
+            front.child.send(signal.SIGTERM)
+            assert front.child.popen.wait(PATIENCE_S) == 0
+        assert "not all processes have ended in time" not in front.child.text()
+
+
+def test_peers_are_refused_when_the_engine_process_accepts_nothing_more(tmp_path: Path) -> None:
+    """The supervisor must not keep a listening socket of which nobody accepts."""
+    keys = tmp_path / "keys"
+    keys.write_text(key_line("k1"))
+    keys.chmod(0o600)
+    ports = free_port(), free_port()
+    flags = ["--peer-key-file", str(keys), "--name", "us"]
+    flags += ["--peer", f"eu@eu=http://127.0.0.1:{free_port()},http://127.0.0.1:{free_port()}"]  # it is away
+    flags += ["--sync-listen", f"127.0.0.1:{ports[0]}", "--peer-listen", f"127.0.0.1:{ports[1]}"]
+
+    def refused(port: int) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S):
+                return False
+        except ConnectionRefusedError:
+            return True
+
+    async def run(front: Balancer) -> None:
+        async with streams(front, 2) as tasks:
+            await later(lambda: in_flight(front) == 2, "two are in flight")
+            assert not any(map(refused, ports))
+            front.child.send(signal.SIGTERM)
+            for port in (front.port, *ports):
+                await later(lambda port=port: refused(port), "it is refused")
+            assert not all(task.done() for task in tasks), "streams go on meanwhile"
+            assert all(map(whole, await asyncio.gather(*tasks)))
+
+    with workers(2, *flags) as front:
         asyncio.run(run(front))

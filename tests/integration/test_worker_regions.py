@@ -11,7 +11,7 @@ import pytest
 from tests.support.processes import eventually
 from tests.support.raw import Answer, ask, chat, request
 from tests.support.regions import Region, Regions, regions
-from tests.support.workers import at_rest, engine_pid, engine_pid_if_any, pids
+from tests.support.workers import at_rest, engine_pid, engine_pid_if_any, later, pids
 
 MANY = 48
 """Requests at once: more than the replicas of one region have room for."""
@@ -84,9 +84,7 @@ def test_what_workers_have_forwarded_goes_on_when_their_engine_process_is_killed
     async def run() -> list[Answer]:
         task = asyncio.create_task(burst(two["us"], "cut"))
         front = two["us"].front
-        await asyncio.to_thread(
-            eventually, lambda: front.metric("skylb_forwarded_total") > 0, what="forwards"
-        )
+        await later(lambda: front.metric("skylb_peer_in_flight") > 0, "forwards")
         os.kill(engine_pid(front), signal.SIGKILL)
         return await task
 

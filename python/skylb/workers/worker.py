@@ -84,6 +84,7 @@ class Worker:
         self._identity: tuple[str, int] | None = None
         self._failed: str | None = None
         self._informed = asyncio.Event()
+        """It can serve, or it ends."""
         self._line: Line | None = None
         self._serial = 0
         """Of that line."""
@@ -105,15 +106,16 @@ class Worker:
         """
         limit = raise_limit()
         self.logs.start()
-        self._channel.listen(self.ending.request, self.renew, self._line_came)
+        self._channel.listen(self._request_stop, self.renew, self._line_came)
         if self.guard is not None:
             await self.guard.start()
         await self._informed.wait()
-        self._allot(*limit)
-        context = self.tls.context if self.tls is not None else None
-        self.frontend.serve([(sock, context) for sock in self._sockets])
-        self._report()
-        self._channel.report(Ready())
+        if not self.ending.begun:
+            self._allot(*limit)
+            context = self.tls.context if self.tls is not None else None
+            self.frontend.serve([(sock, context) for sock in self._sockets])
+            self._report()
+            self._channel.report(Ready())
         keep_heap()
         gc.collect()
         gc.freeze()
@@ -155,6 +157,11 @@ class Worker:
     def _part_failed(self, name: str, error: BaseException) -> None:
         self._failed = f"{name} failed: {error!r}"
         self.ending.at_once()
+        self._informed.set()
+
+    def _request_stop(self) -> None:
+        self.ending.request()
+        self._informed.set()  # it ends, even if no engine process has ever informed it
 
     # ---------------------------------------------------------------- the engine process
 
