@@ -1042,9 +1042,19 @@ class Engine:
         """
     def set_draining(self, replica: int, draining: bool, now_ns: int, /) -> tuple[_Effect, ...]:
         """Begins or ends the draining of a replica, as operators ask; its health stands apart from that."""
-    def set_notice(self, replica: int, at_ns: int | None, now_ns: int, /) -> tuple[_Effect, ...]:
-        """A replica ends at ``at_ns``, as is announced; ``None``: it stays. To be drained as well. What is
-        still there shortly before the end leaves for others."""
+    def set_notice(self, replica: int, at_ns: int | None, ends: bool, now_ns: int, /) -> tuple[_Effect, ...]:
+        """A replica is to be left at ``at_ns``; ``None``: it stays. To be drained as well. ``ends``: it
+        ends then, and what is there shortly before leaves for others. Otherwise an operator wants it
+        empty, and what is there from then on leaves as others have room."""
+    def evacuate(
+        self, region: str, evacuating: bool, leave_ns: int | None, now_ns: int, /
+    ) -> tuple[_Effect, ...]:
+        """Operator intent for a region, ours or a peer's. If it is ours: what is new and what is held goes
+        to peers while they have room, and peers are told to send nothing. Streams leave the region at
+        ``leave_ns``, as others have room; ``None``: they end there."""
+    def staying(self) -> tuple[int, int, int]:
+        """Of the requests at replicas here: how many there are; how many of them end there whatever an
+        operator wants; how many are peers', which go on elsewhere if their balancers let them."""
     def observe(self, replica: int, snapshot: Snapshot, sent_ns: int, now_ns: int, /) -> tuple[_Effect, ...]:
         """A probe sent at ``sent_ns`` was answered at ``now_ns``."""
     def observe_failed(self, replica: int, unread: int, now_ns: int, /) -> tuple[_Effect, ...]:
@@ -1075,9 +1085,6 @@ class Engine:
         """``PEER_*``. What a peer told before it was dead counts no more."""
     def set_isolated(self, peer: int, isolated: bool, now_ns: int, /) -> tuple[_Effect, ...]:
         """Operator intent: nothing is forwarded to an isolated peer, and nothing is granted to it."""
-    def set_evacuating(self, evacuating: bool, now_ns: int, /) -> tuple[_Effect, ...]:
-        """Operator intent for this whole balancer: what is new and what is held goes to peers while
-        they have room, and peers are told to send nothing."""
     def set_residency(self, rules: list[tuple[str | None, str | None, list[str]]], /) -> None:
         """Rules ``(tenant, model, regions allowed)``; ``None`` is any. A request keeps to all rules
         that name it. Applies to requests submitted from now on.

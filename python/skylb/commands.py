@@ -209,8 +209,8 @@ def _evacuate(words: Sequence[str]) -> int:
     """Send a region's requests to other regions, or --end that."""
     from skylb.tools.operate import drain  # only operators ask
 
-    about = "Asks a running balancer to send the requests of a region elsewhere. Running ones end there."
-    example = "skylb evacuate us"
+    about = "Asks a running balancer to send the requests of a region elsewhere; --within: running ones too."
+    example = "skylb evacuate us --within 30"
     loaded = load("evacuate", drain.RegionSettings, words, about, first="region", example=example)
     print(drain.evacuate(loaded.settings))
     return 0

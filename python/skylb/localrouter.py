@@ -214,11 +214,14 @@ class LocalRouter(Router):
     def tenant_usage(self) -> bytes:
         return self._engine.tenant_usage()
 
-    def set_notice(self, replica_id: int, at_ns: int | None) -> None:
-        self._deliver_and_arm(self._engine.set_notice(replica_id, at_ns, monotonic_ns()))
+    def set_notice(self, replica_id: int, at_ns: int | None, *, ends: bool) -> None:
+        self._deliver_and_arm(self._engine.set_notice(replica_id, at_ns, ends, monotonic_ns()))
 
-    def set_evacuating(self, evacuating: bool) -> None:
-        self._deliver_and_arm(self._engine.set_evacuating(evacuating, monotonic_ns()))
+    def evacuate(self, region: str, evacuating: bool, leave_ns: int | None) -> None:
+        self._deliver_and_arm(self._engine.evacuate(region, evacuating, leave_ns, monotonic_ns()))
+
+    def staying(self) -> tuple[int, int, int]:
+        return self._engine.staying()
 
     def set_replica_region(self, replica_id: int, region: str | None) -> None:
         self._deliver_and_arm(self._engine.set_replica_region(replica_id, region, monotonic_ns()))

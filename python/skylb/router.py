@@ -246,11 +246,14 @@ class Router(RequestRouter, Protocol):
     def tenant_usage(self) -> bytes:
         """What tenants have used, in JSON; see `Engine.tenant_usage`."""
 
-    def set_notice(self, replica_id: int, at_ns: int | None) -> None:
-        """A replica ends at ``at_ns``; ``None``: it stays. See `Engine.set_notice`."""
+    def set_notice(self, replica_id: int, at_ns: int | None, *, ends: bool) -> None:
+        """A replica is to be left at ``at_ns``; ``None``: it stays. See `Engine.set_notice`."""
 
-    def set_evacuating(self, evacuating: bool) -> None:
-        """Begins or ends an evacuation, as operators ask: all work goes to peers while they have room."""
+    def evacuate(self, region: str, evacuating: bool, leave_ns: int | None) -> None:
+        """Evacuates a region, or ends that; streams leave it at ``leave_ns``. See `Engine.evacuate`."""
+
+    def staying(self) -> tuple[int, int, int]:
+        """Requests at replicas here, those that cannot leave, those of peers; see `Engine.staying`."""
 
     def set_replica_region(self, replica_id: int, region: str | None) -> None:
         """Sets the region of an adopted replica; ``None``: this balancer's."""

@@ -215,9 +215,15 @@ class Operations:
         """Operator intent for one peer; ``False`` for an unknown name."""
         return self.mesh is not None and self.mesh.peers.isolate(name, isolated=isolated)
 
-    def evacuate(self, region: str, evacuating: bool) -> list[str]:
+    def evacuate(self, region: str, evacuating: bool, within_s: float | None) -> list[str]:
         """Operator intent for a region; the names of its balancers, none for an unknown region."""
-        return self.mesh.peers.evacuate(region, evacuating=evacuating) if self.mesh is not None else []
+        if self.mesh is None:
+            return []
+        return self.mesh.peers.evacuate(region, evacuating=evacuating, within_s=within_s)
+
+    def staying(self) -> tuple[int, int, int]:
+        """Requests at replicas here; of these, those that cannot leave, and those of peers."""
+        return self.router.staying()
 
     def state(self) -> dict[str, Any]:
         """Process, replicas as control sees them, and the engine's own state."""
@@ -297,9 +303,9 @@ class Operations:
         self.control.set_draining(name, draining=draining)
         return self.control.drains(name)
 
-    def leave(self, name: str, in_s: float) -> None:
-        """A replica ends in so many seconds: it gets nothing new, and what is there leaves in time."""
-        self.control.leave(name, monotonic_ns() + round(in_s * 1e9))
+    def leave(self, name: str, in_s: float, *, ends: bool) -> None:
+        """A replica ends in so many seconds, or is to be empty: it gets nothing new, and what is there leaves."""
+        self.control.leave(name, monotonic_ns() + round(in_s * 1e9), ends=ends)
 
     def set_log_level(self, level: str) -> None:
         """Least severe level that is logged."""

@@ -27,6 +27,7 @@ from skylb.admin.refusal import Refusal, field_of, json_answer, of_library
 from skylb.admin.state import State
 from skylb.descriptors import Shortage
 from skylb.listeners import Listening
+from skylb.mesh.orders import WITHIN_S_MAX
 from skylb.tasks import TaskGroup
 from skylb.types import Replica
 
@@ -37,10 +38,6 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 OPEN_PATHS = frozenset({"/", "/health", "/ready", "/ready/here", "/metrics"})
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-NOTICE_S_MAX = 86_400
-"""The longest notice that a replica ends."""
 
 
 class Service(receipts.Source, rehearsal.Source, PolicyService, ContinuingService, Protocol):
@@ -73,8 +70,11 @@ class Service(receipts.Source, rehearsal.Source, PolicyService, ContinuingServic
     def set_draining(self, name: str, draining: bool, /) -> bool:
         """Operator intent for one replica; whether it drains now, for this or another reason."""
 
-    def leave(self, name: str, in_s: float, /) -> None:
-        """A replica of the fleet ends in so many seconds."""
+    def leave(self, name: str, in_s: float, /, *, ends: bool) -> None:
+        """A replica of the fleet ends in so many seconds, or is to be empty."""
+
+    def staying(self) -> tuple[int, int, int]:
+        """Requests at replicas here; of these, those that cannot leave, and those of peers."""
 
     def peers(self) -> dict[str, Any] | None:
         """This balancer and its peers; ``None`` without a mesh."""
@@ -82,7 +82,7 @@ class Service(receipts.Source, rehearsal.Source, PolicyService, ContinuingServic
     def isolate(self, name: str, isolated: bool, /) -> bool:
         """Operator intent for one peer; ``False`` for an unknown name."""
 
-    def evacuate(self, region: str, evacuating: bool, /) -> list[str]:
+    def evacuate(self, region: str, evacuating: bool, within_s: float | None, /) -> list[str]:
         """Operator intent for a region; the names of its balancers, none for an unknown region."""
 
     def set_log_level(self, level: str, /) -> None:
@@ -235,13 +235,18 @@ class Admin:
     async def _drain(self, request: web.Request) -> web.Response:
         """`drain`: no new requests go to this replica, running ones end. `undrain`: the opposite.
 
+        With `within`, requests that are still there after so many seconds go elsewhere, as others have room.
         The name is its id, `host:port`, or its URL percent-encoded. A replica that its source ends goes on
         draining, and the answer says so.
         """
         replica = self._find(request.match_info["replica"])
         draining = request.match_info["verb"] == "drain"
+        within_s = _seconds(request, "within") if draining else None
         drains = self._service.set_draining(replica.name, draining)
-        said = {"replica": replica.name, "id": replica.id, "draining": drains}
+        said: dict[str, Any] = {"replica": replica.name, "id": replica.id, "draining": drains}
+        if within_s is not None:
+            self._service.leave(replica.name, within_s, ends=False)
+            said["empties_in_s"] = within_s
         note = "its source says that it leaves" if drains and not draining else None
         return json_answer(said if note is None else {**said, "note": note})
 
@@ -252,8 +257,10 @@ class Admin:
         `drain`.
         """
         replica = self._find(request.match_info["replica"])
-        in_s = _notice_s(request)
-        self._service.leave(replica.name, in_s)
+        in_s = _seconds(request, "in")
+        if in_s is None:
+            raise Refusal("bad_query", f"in: expected seconds from 0 to {WITHIN_S_MAX:,}")
+        self._service.leave(replica.name, in_s, ends=True)
         said = {"replica": replica.name, "id": replica.id, "draining": True, "leaves_in_s": in_s}
         return json_answer(said)
 
@@ -281,14 +288,21 @@ class Admin:
     async def _evacuate(self, request: web.Request) -> web.Response:
         """`evacuate`: new and held requests leave the region, running ones end there.
 
+        With `within`, requests that are still there after so many seconds go elsewhere, as others have room.
         `undrain`: the opposite.
         """
         region, evacuating = request.match_info["region"], request.match_info["verb"] == "evacuate"
-        names = self._service.evacuate(region, evacuating)
+        within_s = _seconds(request, "within") if evacuating else None
+        names = self._service.evacuate(region, evacuating, within_s)
+        mesh = self._service.peers() or {}
         if not names:
-            raise _unknown_region(region, self._service.peers())
-        said = {"region": region, "evacuating": evacuating, "balancers": names}
-        note = _evacuation_note(self._service.peers() or {}, region) if evacuating else None
+            raise _unknown_region(region, mesh or None)
+        said: dict[str, Any] = {"region": region, "evacuating": evacuating, "balancers": names}
+        if within_s is not None:
+            said["within_s"] = within_s
+            if mesh.get("region") == region:
+                said["in_flight"], said["ending_here"], said["of_peers"] = self._service.staying()
+        note = _evacuation_note(mesh, region) if evacuating else None
         return json_answer(said if note is None else {**said, "note": note})
 
     def _find(self, text: str) -> Replica:
@@ -305,19 +319,22 @@ class Admin:
         return json_answer({"level": level})
 
 
-def _notice_s(request: web.Request) -> float:
-    """The seconds of a notice."""
-    unknown = [name for name in request.query if name != "in"]
+def _seconds(request: web.Request, name: str) -> float | None:
+    """The only field that the query may have; ``None`` without it."""
+    unknown = [key for key in request.query if key != name]
     if unknown:
-        raise Refusal("bad_query", f"{unknown[0]}: expected in")
-    text = request.query.get("in", "")
+        raise Refusal("bad_query", f"{unknown[0]}: expected {name}")
+    texts = request.query.getall(name, [])
+    if not texts:
+        return None
     try:
-        in_s = float(text)
+        seconds = float(texts[0]) if len(texts) == 1 else -1.0
     except ValueError:
-        in_s = -1.0
-    if not 0 <= in_s <= NOTICE_S_MAX:
-        raise Refusal("bad_query", f"in {text[:40]!r}: expected seconds from 0 to {NOTICE_S_MAX:,}")
-    return in_s
+        seconds = -1.0
+    if not 0 <= seconds <= WITHIN_S_MAX:
+        given = "&".join(texts)[:40]
+        raise Refusal("bad_query", f"{name} {given!r}: expected seconds from 0 to {WITHIN_S_MAX:,}")
+    return seconds
 
 
 def _unknown_region(region: str, mesh: dict[str, Any] | None) -> Refusal:

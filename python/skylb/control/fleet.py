@@ -37,8 +37,8 @@ class Fleet:
         self._replicas: dict[str, Replica] = {}
         self._offered: dict[str, Offered] = {}
         self._draining: dict[str, None] = {}
-        self._leaving: set[str] = set()
-        """Of the fleet, those that were announced to end."""
+        self._leaving: dict[str, bool] = {}
+        """Of the fleet, those that are left at a time, and whether they end then."""
         self._ids = count(1)
         self._authorization: str | None = None
         self._probe_authorization: str | None = None
@@ -77,22 +77,22 @@ class Fleet:
             log.info("replica %s: %s", name, "draining" if draining else "no longer draining")
             self._router.set_draining(replica.id, self.drains(name))
             if name in self._leaving and not draining:
-                self._leaving.discard(name)
-                self._router.set_notice(replica.id, None)
+                del self._leaving[name]
+                self._router.set_notice(replica.id, None, ends=False)
         return True
 
-    def leave(self, name: str, at_ns: int) -> bool:
-        """A replica ends at this time of the monotonic clock; ``False`` for an unknown name.
+    def leave(self, name: str, at_ns: int, *, ends: bool = True) -> bool:
+        """A replica is left at this time of the monotonic clock; ``False`` for an unknown name.
 
-        It drains, and is left before. The notice is of this server: it is forgotten when the replica leaves
-        the fleet.
+        It drains. If it ``ends`` then, it is left before; otherwise an operator wants it empty. The notice is of
+        this server: it is forgotten when the replica leaves the fleet.
         """
         replica = self._replicas.get(name)
         if replica is None:
             return False
         self.set_draining(name, draining=True)
-        self._leaving.add(name)
-        self._router.set_notice(replica.id, at_ns)
+        self._leaving[name] = ends
+        self._router.set_notice(replica.id, at_ns, ends=ends)
         return True
 
     def drains(self, name: str) -> bool:
@@ -106,7 +106,8 @@ class Fleet:
             name: "its source says that it leaves" for name, one in self._offered.items() if one.draining
         }
         found |= {name: "by an operator" for name in self._draining if name in self._offered}
-        return found | dict.fromkeys(self._leaving, "it was announced to end")
+        ending = [name for name, ends in self._leaving.items() if ends]
+        return found | dict.fromkeys(ending, "it was announced to end")
 
     def drained_by_operators(self) -> list[str]:
         """The replicas that operators drain, as far as they are offered."""
@@ -144,7 +145,7 @@ class Fleet:
         for name in [
             name for name in self._leaving if name not in after or before[name].id != after[name].id
         ]:
-            self._leaving.discard(name)
+            del self._leaving[name]
             self._draining.pop(name, None)
         if before != after:
             self._tell(before, after)

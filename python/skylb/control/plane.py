@@ -162,9 +162,9 @@ class Control:
         """Operator intent for a replica by name; ``False`` when there is none of that name."""
         return self._fleet.set_draining(name, draining=draining)
 
-    def leave(self, name: str, at_ns: int) -> bool:
-        """A replica ends at this time of the monotonic clock; ``False`` for an unknown name."""
-        return self._fleet.leave(name, at_ns)
+    def leave(self, name: str, at_ns: int, *, ends: bool = True) -> bool:
+        """A replica ends, or is to be empty, at this time of the monotonic clock; see `Fleet.leave`."""
+        return self._fleet.leave(name, at_ns, ends=ends)
 
     def drains(self, name: str) -> bool:
         """Whether a replica is to get no new requests; ``False`` for an unknown name."""

@@ -30,9 +30,11 @@ class Evacuation:
         self._logged_ns = 0
         self.stayed = 0
         """So many since the evacuation began; 0 while there is none."""
+        self._leave_ns: int | None = None
 
-    def set(self, *, evacuating: bool) -> None:
-        """An operator takes the region out, or back."""
+    def set(self, *, evacuating: bool, leave_ns: int | None = None) -> None:
+        """An operator takes the region out, and its streams at ``leave_ns``; or back."""
+        self._leave_ns = leave_ns if evacuating else None
         if evacuating and not self._evacuating:
             self._before = self._count()
             self._logged = self._logged_ns = 0
@@ -52,6 +54,10 @@ class Evacuation:
                 self._region,
                 self.stayed,
             )
+
+    def leaves_in_s(self, now_ns: int) -> float | None:
+        """Seconds until its streams leave the region; 0 from then on; ``None``: they end here."""
+        return None if self._leave_ns is None else round(max(0, self._leave_ns - now_ns) / 1e9, 3)
 
     def _count(self) -> int:
         return self._router.counters()["evacuation_stayed"]

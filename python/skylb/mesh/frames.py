@@ -149,6 +149,8 @@ class Order(msgspec.Struct, frozen=True, array_like=True):
     evacuating: bool
     issued_unix_ns: Number
     """Wall clock where it was given; at least one more than that of the order it replaces."""
+    leave_unix_ns: Number = 0
+    """Wall clock at which streams leave the region; 0: they end there."""
 
 
 class Frame(msgspec.Struct, frozen=True, array_like=True):

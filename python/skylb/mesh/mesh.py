@@ -165,6 +165,7 @@ class Mesh:
             "region": self.peers.region,
             "evacuating": self.peers.evacuating,
             "stayed": self.peers.evacuation.stayed,
+            "leaves_in_s": self.peers.evacuation.leaves_in_s(now_ns),
             "strangers_refused": dict(self.peers.refused),
             "forwards_refused": dict(self.forwards_refused),
             "lists": {

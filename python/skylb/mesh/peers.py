@@ -34,7 +34,7 @@ from skylb.mesh.frames import (
 )
 from skylb.mesh.link import Link, OnFailure, State
 from skylb.mesh.listener import Listener
-from skylb.mesh.orders import Orders
+from skylb.mesh.orders import Orders, leave_ns
 from skylb.mesh.signing import Identity, Keys, Refused
 from skylb.mesh.sync import (
     HANDSHAKE_S,
@@ -404,10 +404,11 @@ class Peers:
         if not self._orders.is_news(order):
             return
         self._orders.remember(order, {self.region, *(link.region for link in self.links.values())})
+        until_ns = leave_ns(order, time.time_ns(), monotonic_ns())
+        self._router.evacuate(order.region, order.evacuating, until_ns)
         if order.region == self.region:
             log.info("region %s: %s", self.region, "evacuating" if order.evacuating else "in service")
-            self._router.set_evacuating(order.evacuating)
-            self.evacuation.set(evacuating=order.evacuating)
+            self.evacuation.set(evacuating=order.evacuating, leave_ns=until_ns)
         for link in self.links.values():
             link.order(order)
 
@@ -483,13 +484,12 @@ class Peers:
         self._router.set_isolated(link.id, isolated)
         return True
 
-    def evacuate(self, region: str, *, evacuating: bool) -> list[str]:
-        """Operator intent for a whole region; the balancers of it that are known here."""
+    def evacuate(self, region: str, *, evacuating: bool, within_s: float | None = None) -> list[str]:
+        """Operator intent for a whole region, and for its streams; its balancers that are known here."""
         names = [link.name for link in self.links.values() if link.region == region]
         names += [self.identity.name] if region == self.region else []
         if names:
-            # The order given last counts, also where the clock behind the one before was ahead.
-            self.carry_out(Order(region, evacuating, self._orders.next_ns(region, time.time_ns())))
+            self.carry_out(self._orders.new(region, evacuating, within_s, time.time_ns()))
         return sorted(names)
 
     def ahead_ns(self, name: str) -> int | None:

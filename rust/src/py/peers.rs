@@ -109,18 +109,6 @@ impl Engine {
         self.effects(py, now_ns)
     }
 
-    #[pyo3(signature = (evacuating, now_ns, /))]
-    fn set_evacuating<'py>(
-        &mut self,
-        py: Python<'py>,
-        evacuating: bool,
-        now_ns: Instant,
-    ) -> Effects<'py> {
-        self.router
-            .set_evacuating(evacuating, now_ns, &mut self.out);
-        self.effects(py, now_ns)
-    }
-
     #[pyo3(signature = (rules, /))]
     fn set_residency(&mut self, rules: Vec<RuleFields>) -> PyResult<()> {
         let rules = rules.into_iter().map(|(tenant, model, regions)| Rule {

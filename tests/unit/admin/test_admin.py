@@ -78,8 +78,11 @@ class Recording:
         self.told.append((name, draining))
         return draining or self.leaves
 
-    def leave(self, name: str, in_s: float, /) -> None:
-        self.told.append((name, in_s))
+    def leave(self, name: str, in_s: float, /, *, ends: bool) -> None:
+        self.told.append((name, in_s, ends))
+
+    def staying(self) -> tuple[int, int, int]:
+        return 7, 2, 1
 
     def peers(self) -> dict[str, Any] | None:
         return self.mesh
@@ -88,8 +91,8 @@ class Recording:
         self.told.append((name, isolated))
         return name == "eu"
 
-    def evacuate(self, region: str, evacuating: bool, /) -> list[str]:
-        self.told.append((region, evacuating))
+    def evacuate(self, region: str, evacuating: bool, within_s: float | None, /) -> list[str]:
+        self.told.append((region, evacuating, within_s))
         return ["eu-1", "eu-2"] if region == "eu" else []
 
     def set_policy(self, name: str, /) -> None:
@@ -280,6 +283,32 @@ def test_the_answer_to_an_evacuation_says_where_nothing_can_leave_or_it_may_not_
         _, said = await ask("POST", "/regions/eu/evacuate")
         assert note in said["note"] if note is not None else "note" not in said
         assert "note" not in (await ask("POST", "/regions/eu/undrain"))[1]
+
+    asking(test)
+
+
+def test_requests_that_run_leave_within_a_time() -> None:
+    async def test(ask: Asked) -> None:
+        _, said = await ask("POST", "/replicas/7/drain?within=2.5")
+        assert (said["draining"], said["empties_in_s"]) == (True, 2.5)
+        assert ask.service.told == [(REPLICA.name, True), (REPLICA.name, 2.5, False)]
+        ask.service.mesh = {"region": "eu", "peers": [{"region": "us", "available": True}]}
+        _, said = await ask("POST", "/regions/eu/evacuate?within=30")
+        assert ask.service.told[-1] == ("eu", True, 30.0)
+        assert said == {
+            "region": "eu",
+            "evacuating": True,
+            "balancers": ["eu-1", "eu-2"],
+            "within_s": 30.0,
+            "in_flight": 7,
+            "ending_here": 2,
+            "of_peers": 1,
+        }
+        ask.service.mesh = {"region": "us", "peers": []}
+        assert "in_flight" not in (await ask("POST", "/regions/eu/evacuate?within=30"))[1]
+        for query in ("within=-1", "within=x", "soon=1", "within=1&within=2"):
+            assert (await ask("POST", f"/replicas/7/drain?{query}"))[0] == 400
+            assert (await ask("POST", f"/regions/eu/evacuate?{query}"))[0] == 400
 
     asking(test)
 

@@ -27,7 +27,7 @@ class Told:
     def set_draining(self, replica_id: int, draining: bool) -> None:
         self.calls.append(("draining", replica_id, draining))
 
-    def set_notice(self, replica_id: int, at_ns: int | None) -> None:
+    def set_notice(self, replica_id: int, at_ns: int | None, *, ends: bool) -> None:
         self.calls.append(("notice", replica_id, at_ns))
 
     def set_replica_region(self, replica_id: int, region: str | None) -> None:

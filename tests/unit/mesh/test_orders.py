@@ -1,7 +1,7 @@
 """Operators' words for regions: the last one counts, for ever, whatever peers say."""
 
 from skylb.mesh.frames import Order
-from skylb.mesh.orders import AHEAD_NS, ORDERS_MAX, Orders
+from skylb.mesh.orders import AHEAD_NS, ORDERS_MAX, WITHIN_S_MAX, Orders, leave_ns
 
 NOW_NS = 1_800_000_000 * 1_000_000_000
 
@@ -51,3 +51,11 @@ def test_regions_come_and_go_for_ever_and_those_with_balancers_keep_their_word()
         assert len(orders.all()) <= ORDERS_MAX
     assert orders.of("eu") == Order("eu", True, 5)
     assert orders.of("region-999") is not None
+
+
+def test_the_time_at_which_streams_leave_is_on_each_balancers_own_clock() -> None:
+    order = Orders().new("eu", True, 2.5, NOW_NS)
+    assert leave_ns(order, NOW_NS, 100) == 100 + 2_500_000_000
+    assert leave_ns(order, NOW_NS + 3_000_000_000, 100) == 100, "the time is over"
+    assert leave_ns(order, 0, 100) == 100 + WITHIN_S_MAX * 1_000_000_000, "a clock that is far ahead"
+    assert leave_ns(Orders().new("eu", True, None, NOW_NS), NOW_NS, 100) is None

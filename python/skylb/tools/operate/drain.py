@@ -10,6 +10,7 @@ from pydantic import Field
 
 from skylb.clock import monotonic_ns
 from skylb.errors import SkyLBError
+from skylb.mesh.orders import WITHIN_S_MAX
 from skylb.settings.values import Placeholder, Seconds
 from skylb.tools.operate.ask import AdminSettings, ask
 
@@ -76,6 +77,15 @@ class DrainSettings(ReplicaSettings):
     wait_s: Annotated[
         Seconds, Field(gt=0, description="Longest time for --wait. The replica drains on after it.")
     ] = 300.0
+    within: Annotated[
+        Seconds | None,
+        Field(
+            ge=0,
+            le=WITHIN_S_MAX,
+            description="Requests that are still at the replica after so many seconds go elsewhere, as "
+            "others have room. A stream does if it can continue. Without this they end there.",
+        ),
+    ] = None
 
 
 class LeaveSettings(ReplicaSettings):
@@ -85,7 +95,7 @@ class LeaveSettings(ReplicaSettings):
         Seconds,
         Field(
             ge=0,
-            le=86_400,
+            le=WITHIN_S_MAX,
             description="Time until the replica ends, in seconds. What is there leaves a quarter of this "
             "before, and 10 s at most.",
         ),
@@ -100,6 +110,15 @@ class RegionSettings(OrderSettings):
         Placeholder("REGION"),
         Field(min_length=1, max_length=64, description="Name of the region. It may stand without the flag."),
     ]
+    within: Annotated[
+        Seconds | None,
+        Field(
+            ge=0,
+            le=WITHIN_S_MAX,
+            description="Requests that are still in the region after so many seconds go elsewhere, as others "
+            "have room. A stream does if it can continue. Without this they end there.",
+        ),
+    ] = None
     end: Annotated[bool, Field(description="End the evacuation: the region takes requests again.")] = False
 
 
@@ -109,7 +128,7 @@ def drain(settings: DrainSettings) -> str:
     Raises:
         SkyLBError: it is not known, or requests are still in flight when the time is over.
     """
-    said = ask(settings, "POST", f"/replicas/{_quoted(settings.replica)}/drain")
+    said = ask(settings, "POST", f"/replicas/{_quoted(settings.replica)}/drain{_query(settings.within)}")
     replica = said["replica"]
     began_ns = monotonic_ns()
     left = in_flight(settings, replica)
@@ -125,6 +144,8 @@ def drain(settings: DrainSettings) -> str:
         counts = {"in_flight": left.ours, "theirs_in_flight": left.theirs, "shared": left.shared}
         return json.dumps(said | counts)
     text = f"{replica} drains: it gets no new requests from this balancer. {_rest(replica, left)}"
+    if settings.within is not None and left.all:
+        text += f" What has not ended in {settings.within:g} s goes elsewhere, as others have room."
     return f"{text} {left.lack}" if left.lack else text
 
 
@@ -204,7 +225,7 @@ def leave(settings: LeaveSettings) -> str:
 
 def evacuate(settings: RegionSettings) -> str:
     """Sends a region's requests elsewhere, or ends that; answers what to print."""
-    verb = "undrain" if settings.end else "evacuate"
+    verb = "undrain" if settings.end else f"evacuate{_query(settings.within)}"
     said: dict[str, Any] = ask(settings, "POST", f"/regions/{_quoted(settings.region)}/{verb}")
     if settings.json_:
         return json.dumps(said)
@@ -214,10 +235,28 @@ def evacuate(settings: RegionSettings) -> str:
     return "\n".join(
         [
             f"{said['region']} is evacuated: its requests go to other regions (balancers: {balancers}).",
+            *_departure(said),
             *([f"Note: {said['note']}."] if "note" in said else []),
             f"skylb evacuate {said['region']} --end lets it take requests again.",
         ]
     )
+
+
+def _departure(said: dict[str, Any]) -> list[str]:
+    """What becomes of requests that run, where they are to leave."""
+    if "within_s" not in said:
+        return []
+    lines = [f"What has not ended in {said['within_s']:g} s goes on elsewhere, as others have room."]
+    if "in_flight" in said:
+        lines.append(
+            f"In flight here: {said['in_flight']}. Of these, {said['ending_here']} cannot go on elsewhere, "
+            f"and {said['of_peers']} are other balancers'."
+        )
+    return lines
+
+
+def _query(within: float | None) -> str:
+    return "" if within is None else f"?within={within:g}"
 
 
 def _quoted(name: str) -> str:

@@ -40,6 +40,8 @@ def _health(row: Row) -> Iterator[str]:
     yield str(row["health"])
     if row.get("leaves_in_s") is not None:
         yield f"ends in {row['leaves_in_s']:.0f} s"
+    elif row.get("empties_in_s") is not None:
+        yield f"draining, to be empty in {row['empties_in_s']:.0f} s"
     elif row["draining"]:
         yield "draining"
     if row["blind"]:

@@ -62,19 +62,19 @@ pub(in crate::engine) struct Member {
     /// Tokens that its engine had looked up when another process left what it knew of it: the first page that
     /// says fewer shows that its engine has started again since.
     pub(super) kept_queries: Option<u64>,
-    /// When it ends, as has been announced.
+    /// When it is to be left.
     pub(super) notice: Option<Notice>,
 }
 
-/// A replica has been announced to end.
+/// A replica is to be left.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::engine) struct Notice {
-    /// When it ends.
+    /// When it ends, or is to be empty.
     pub(in crate::engine) at_ns: Instant,
-    /// When what is still there leaves it: early enough to be computed elsewhere.
-    pub(super) cut_ns: Instant,
-    /// What was there has been told to leave.
-    pub(super) cut: bool,
+    /// When it is next looked at what is still there. First that is early enough to be computed elsewhere.
+    pub(super) look_ns: Instant,
+    /// It ends; else an operator wants it empty.
+    pub(super) ends: bool,
 }
 
 /// What a replica is sent besides the models of its list.

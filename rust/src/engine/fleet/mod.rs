@@ -20,7 +20,7 @@ pub mod lately;
 pub mod lengths;
 pub mod member;
 pub mod models;
-mod notice;
+pub mod notice;
 mod observe;
 pub mod probes;
 pub mod pulse;

@@ -1,4 +1,4 @@
-//! Replicas that have been announced to end.
+//! Replicas that are to be left at a time: they end, as was announced, or an operator wants them empty.
 
 use super::Fleet;
 use super::member::{Member, Notice};
@@ -10,43 +10,63 @@ const MARGIN_NS_MAX: Span = Span::from_ns(10_000_000_000);
 /// The same as a part of the notice.
 const MARGIN_PART: u64 = 4;
 
+/// Between two looks at what is to leave. A stream may be unable to go on at one moment, and able soon after.
+pub(in crate::engine) const LOOK_NS: Span = Span::from_ns(250_000_000);
+
+/// When a replica is to be empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leave {
+    /// It ends then: what stays ends with it.
+    Ends(Instant),
+    /// An operator wants it empty: what has no place elsewhere may stay.
+    Empties(Instant),
+}
+
 impl Fleet {
-    /// A replica ends at `at_ns`, as is announced `now`; `None`: it stays.
+    /// A replica is to be left, as is announced `now`; `None`: it stays.
     pub(in crate::engine) fn set_notice(
         &mut self,
         slot: ReplicaSlot,
-        at_ns: Option<Instant>,
+        leave: Option<Leave>,
         now: Instant,
     ) {
-        let notice = at_ns.map(|at_ns| {
-            let margin_ns = ((at_ns - now) / MARGIN_PART).min(MARGIN_NS_MAX);
-            Notice {
-                at_ns,
-                cut_ns: at_ns - margin_ns,
-                cut: false,
+        let notice = leave.map(|leave| match leave {
+            Leave::Ends(at_ns) => {
+                let margin_ns = ((at_ns - now) / MARGIN_PART).min(MARGIN_NS_MAX);
+                Notice {
+                    at_ns,
+                    look_ns: at_ns - margin_ns,
+                    ends: true,
+                }
             }
+            Leave::Empties(at_ns) => Notice {
+                at_ns,
+                look_ns: at_ns,
+                ends: false,
+            },
         });
         if let Some(member) = self.members.get_mut(slot.index()) {
             member.notice = notice;
         }
     }
 
-    /// When the next announced replica is to be left.
-    pub(in crate::engine) fn next_cut_ns(&self) -> Option<Instant> {
-        let notices = self.members().filter_map(|(_, member)| member.notice);
-        let ahead = notices.filter(|notice| !notice.cut);
-        ahead.map(|notice| notice.cut_ns).min()
+    /// When it is next to be looked at what has to leave a replica.
+    pub(in crate::engine) fn next_look_ns(&self) -> Option<Instant> {
+        let busy = self.members().filter(|(_, member)| member.in_flight() > 0);
+        let notices = busy.filter_map(|(_, member)| member.notice);
+        notices.map(|notice| notice.look_ns).min()
     }
 
-    /// The replicas that are to be left by now, each once.
-    pub(in crate::engine) fn cut(&mut self, now: Instant) -> Vec<ReplicaSlot> {
+    /// The replicas that have to be left by now, and whether they end.
+    pub(in crate::engine) fn looks_due(&mut self, now: Instant) -> Vec<(ReplicaSlot, bool)> {
         let mut due = Vec::new();
         for (index, member) in &mut self.members {
-            if let Some(notice) = member.notice.as_mut().filter(|notice| !notice.cut)
-                && notice.cut_ns <= now
+            let busy = member.in_flight() > 0;
+            if let Some(notice) = member.notice.as_mut().filter(|_| busy)
+                && notice.look_ns <= now
             {
-                notice.cut = true;
-                due.push(ReplicaSlot::new(index));
+                notice.look_ns = now + LOOK_NS;
+                due.push((ReplicaSlot::new(index), notice.ends));
             }
         }
         due
@@ -56,6 +76,13 @@ impl Fleet {
 impl Member {
     /// Time until it ends, as has been announced; 0 behind it.
     pub(in crate::engine) fn leaves_in_ns(&self, now: Instant) -> Option<Span> {
-        self.notice.map(|notice| notice.at_ns - now)
+        let notice = self.notice.filter(|notice| notice.ends)?;
+        Some(notice.at_ns - now)
+    }
+
+    /// Time until what is left there goes on elsewhere, as an operator wants; 0 behind it.
+    pub(in crate::engine) fn empties_in_ns(&self, now: Instant) -> Option<Span> {
+        let notice = self.notice.filter(|notice| !notice.ends)?;
+        Some(notice.at_ns - now)
     }
 }

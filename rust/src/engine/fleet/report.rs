@@ -70,6 +70,8 @@ pub(in crate::engine) struct ReplicaState<'a> {
     pub(in crate::engine) removed: bool,
     /// Seconds until it ends, where that was announced.
     pub(in crate::engine) leaves_in_s: Option<f64>,
+    /// Seconds until what is left there goes on elsewhere, where an operator wants that.
+    pub(in crate::engine) empties_in_s: Option<f64>,
     /// Other balancers of our region push there; what they have in flight; whether we probe it.
     pub(in crate::engine) shared: bool,
     pub(in crate::engine) theirs_in_flight: u32,
@@ -128,6 +130,7 @@ impl Fleet {
                 .collect(),
             removed: member.removed(),
             leaves_in_s: member.leaves_in_ns(now).map(|left| left.ns_f64() / 1e9),
+            empties_in_s: member.empties_in_ns(now).map(|left| left.ns_f64() / 1e9),
             shared: shared.0,
             theirs_in_flight: replica.theirs(),
             probed_here: shared.1,

@@ -22,6 +22,8 @@ pub(in crate::engine) struct Away {
     pub(in crate::engine) started: bool,
     /// It used up one of what the peer has granted.
     pub(in crate::engine) granted: bool,
+    /// The driver has been asked to give it up.
+    pub(in crate::engine) withdrawn: bool,
 }
 
 impl Mesh {
@@ -91,7 +93,9 @@ impl Mesh {
                 remote.peer.refused(model, away.granted);
                 return true;
             }
-            Failure::Connect | Failure::Reset | Failure::Timeout | Failure::Withdrawn => {
+            // It leaves because its region is evacuated.
+            Failure::Withdrawn => {}
+            Failure::Connect | Failure::Reset | Failure::Timeout => {
                 remote.peer.counts.failed += 1;
                 remote.peer.failed(now);
             }

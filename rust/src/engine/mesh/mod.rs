@@ -1,6 +1,7 @@
 //! The peers of this balancer, and which requests may go where.
 
 mod away;
+mod departure;
 mod facts;
 mod figures;
 pub mod grants;
@@ -18,6 +19,7 @@ use std::collections::VecDeque;
 
 use slab::Slab;
 
+use self::departure::Departure;
 use self::hot::Hot;
 use self::listing::{Listing, PeersError};
 use self::peer::{PEERS_MAX, Peer, Presence};
@@ -77,6 +79,8 @@ pub(in crate::engine) struct Mesh {
     residency: Residency,
     /// What is new and what is held leaves while peers have room.
     evacuating: bool,
+    /// Regions that streams leave at a time.
+    departures: Vec<Departure>,
     /// When requests that wait for a peer's room no longer do, the earliest first.
     leave_ends: VecDeque<Instant>,
     /// The regional snapshot: which prompts were forwarded where.
@@ -117,6 +121,7 @@ impl Mesh {
             regions,
             residency: Residency::default(),
             evacuating: false,
+            departures: Vec::new(),
             leave_ends: VecDeque::new(),
             tree: Radix::new(RadixConfig {
                 bytes_max: (tree_bytes_max / TREE_SHARE).max(TREE_BYTES_MIN),

@@ -59,6 +59,7 @@ impl Router {
             digest_tokens,
             started: false,
             granted,
+            withdrawn: false,
         });
         let attempt = request.attempts;
         self.requests.insert(id, request);
@@ -103,8 +104,10 @@ impl Router {
         let started = away.started && !request.is_cut();
         let name = self.fleet.name_of(Some(away.model));
         self.mesh.end(away, name);
-        // It may have been held there.
-        request.held_ns += now - away.since_ns;
+        if !away.started {
+            // It may have been held there.
+            request.held_ns += now - away.since_ns;
+        }
         let refused = failure.refused();
         let blamed = self.mesh.blame(away, name, failure, now);
         self.counters.forwards_refused += u64::from(blamed);

@@ -14,6 +14,7 @@
 //! | `limits` | what tenants may use, and are charged |
 //! | `resume` | streams that go on elsewhere from where they were |
 //! | `withdraw` | requests at replicas that show no sign of life |
+//! | `depart` | requests that leave a replica or a region at a time |
 //! | `facts/` | what is reported of replicas and peers, and time that passes |
 //! | `look` | requests for a model in no list, until the lists have been read again |
 //! | `refuse`, `report`, `check` | what clients and operators see; the invariants |
@@ -21,6 +22,7 @@
 mod arrivals;
 mod attempt;
 mod check;
+mod depart;
 mod facts;
 mod find;
 mod forward;
@@ -59,6 +61,7 @@ pub use facts::Adopted;
 
 pub use super::ask::{AlreadyKnown, Ask, Forwarded, Report, Usage};
 pub use super::fleet::models::{MODELS_PER_REPLICA_MAX, ModelList, Served};
+pub use super::fleet::notice::Leave;
 pub use super::fleet::probes::ProbedState;
 pub use super::fleet::report::Gauges;
 pub use super::mesh::listing::{Listing, PeerGauges, PeersError};

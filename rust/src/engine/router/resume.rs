@@ -43,7 +43,7 @@ impl Router {
             self.counters.unknown_retries += 1;
             return;
         };
-        let continuations = request.given.map_or(0, |given| given.continuations);
+        let continuations = request.continuations();
         request.given = Some(Given {
             cut: true,
             continuations,
@@ -64,6 +64,11 @@ impl Router {
 }
 
 impl Request {
+    /// Replicas and peers that were tried for what is missing of its stream.
+    pub(super) fn continuations(&self) -> u32 {
+        self.given.map_or(0, |given| given.continuations)
+    }
+
     /// One more replica or peer may be tried for what is missing of its stream; it is counted.
     pub(super) fn may_continue(&mut self) -> bool {
         let Some(given) = &mut self.given else {

@@ -74,47 +74,22 @@ impl Router {
         }
     }
 
-    /// Withdraws what is at a replica that ends soon, as was announced: what has not begun, and streams that
-    /// can go on elsewhere. It takes nothing from the budget of retries: these end with the replica if they stay.
-    pub(super) fn leave_due(&mut self, now: Instant, out: &mut Vec<Effect>) {
-        for slot in self.fleet.cut(now) {
-            let leaves = |request: &Request| match &request.phase {
-                Phase::InFlight(attempt) => {
-                    let may = if attempt.started {
-                        request.continues
-                    } else {
-                        request.retry_safe
-                    };
-                    attempt.slot == slot && !attempt.withdrawn && may
-                }
-                _ => false,
-            };
-            let leaving = self.requests.iter().filter(|(_, request)| leaves(request));
-            let mut leaving: Vec<(u64, RequestId)> =
-                leaving.map(|(id, request)| (request.age, id)).collect();
-            leaving.sort_unstable();
-            for (_, id) in leaving {
-                if self.may_leave(id, slot, now) {
-                    self.give_up(id, out);
-                    self.counters.left_on_notice += 1;
-                }
-            }
-        }
-    }
-
-    fn give_up(&mut self, id: RequestId, out: &mut Vec<Effect>) {
-        if let Some(request) = self.requests.get_mut(id)
-            && let Phase::InFlight(attempt) = &mut request.phase
-        {
-            attempt.withdrawn = true;
-            self.counters.withdrawn += 1;
-            out.push(Effect::Withdraw(id));
-        }
+    /// Asks the driver to give an attempt up; false where it has been asked before.
+    pub(super) fn give_up(&mut self, id: RequestId, out: &mut Vec<Effect>) -> bool {
+        let withdrawn = match self.requests.get_mut(id).map(|request| &mut request.phase) {
+            Some(Phase::InFlight(attempt)) => &mut attempt.withdrawn,
+            Some(Phase::Away(away)) => &mut away.withdrawn,
+            _ => return false,
+        };
+        let first = !std::mem::replace(withdrawn, true);
+        self.counters.withdrawn += u64::from(first);
+        out.push(Effect::Withdraw(id));
+        first
     }
 
     /// A request at a replica that does not answer has a place to go to. What came from a peer can
     /// be tried elsewhere by that.
-    fn may_leave(&mut self, id: RequestId, slot: ReplicaSlot, now: Instant) -> bool {
+    pub(super) fn may_leave(&mut self, id: RequestId, slot: ReplicaSlot, now: Instant) -> bool {
         let Some(request) = self.requests.get(id) else {
             return false;
         };

@@ -169,6 +169,23 @@ def test_undrain_tells_a_replica_that_still_drains(monkeypatch: pytest.MonkeyPat
     assert "still drains: its source says" in orders.undrain(ReplicaSettings(replica=A))
 
 
+def test_what_runs_leaves_within_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"region": "us", "evacuating": True, "balancers": ["us-1"], "within_s": 30.0}
+    here = {"in_flight": 5, "ending_here": 2, "of_peers": 1}
+    asked = balancer(
+        monkeypatch, said | here, said, {"replica": A, "draining": True, "empties_in_s": 9}, state(row())
+    )
+    lines = orders.evacuate(RegionSettings(region="us", within=30)).splitlines()
+    assert lines[1:3] == [
+        "What has not ended in 30 s goes on elsewhere, as others have room.",
+        "In flight here: 5. Of these, 2 cannot go on elsewhere, and 1 are other balancers'.",
+    ]
+    assert "In flight" not in orders.evacuate(RegionSettings(region="us", within=30))
+    assert "What has not ended in 9 s goes elsewhere" in orders.drain(DrainSettings(replica=A, within=9))
+    assert asked.paths[0] == "POST /regions/us/evacuate?within=30"
+    assert asked.paths[2] == f"POST /replicas/{A}/drain?within=9"
+
+
 def test_evacuate_and_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     answer = {
         "region": "us",

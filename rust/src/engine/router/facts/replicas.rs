@@ -5,6 +5,7 @@ use crate::engine::effect::Effect;
 use crate::engine::fleet::Probed;
 use crate::engine::fleet::health::Unread;
 use crate::engine::fleet::models::ModelList;
+use crate::engine::fleet::notice::Leave;
 use crate::engine::fleet::probes::ProbedState;
 use crate::engine::fleet::snapshot::Snapshot;
 use crate::engine::hold::Partition;
@@ -120,18 +121,19 @@ impl Router {
         self.dispatch_all(now, out);
     }
 
-    /// A replica ends at `at_ns`, as its machine or an operator has announced; `None`: it stays. Drain it as
-    /// well ([`Self::set_draining`]). What is still there shortly before the end leaves for others.
+    /// A replica is to be left, as its machine or an operator has announced; `None`: it stays. Drain it as
+    /// well ([`Self::set_draining`]). What is still there at that time, or shortly before the end, leaves for
+    /// others.
     pub fn set_notice(
         &mut self,
         replica: ReplicaId,
-        at_ns: Option<Instant>,
+        leave: Option<Leave>,
         now: Instant,
         out: &mut Vec<Effect>,
     ) {
         let now = self.advance(now);
         if let Some(slot) = self.known(replica) {
-            self.fleet.set_notice(slot, at_ns, now);
+            self.fleet.set_notice(slot, leave, now);
             self.leave_due(now, out);
         }
     }
@@ -268,7 +270,10 @@ impl Router {
         let all = [
             hold.next_deadline_ns(),
             fleet.turns_ns(),
-            fleet.next_cut_ns(),
+            fleet.next_look_ns(),
+            self.mesh
+                .next_departure_ns()
+                .filter(|_| !self.requests.is_empty()),
             self.requests.looks().next_ns(fleet.len()),
             self.mesh.next_change_ns(fleet, hold, now),
         ];

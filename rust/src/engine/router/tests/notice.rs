@@ -15,14 +15,14 @@ fn announced(seconds: u64) -> (Drive, u32) {
     let mut drive = Drive::new(config(), 2);
     let (_, replica, _) = pushed(&drive.submit("m"));
     drive.drain(replica, true);
-    let at_ns = Some(drive.now + seconds * S);
-    assert_eq!(drive.notice(replica, at_ns), []);
+    let leave = Some(Leave::Ends(drive.now + seconds * S));
+    assert_eq!(drive.notice(replica, leave), []);
     (drive, replica)
 }
 
 impl Drive {
-    fn notice(&mut self, replica: u32, at_ns: Option<Instant>) -> Vec<Effect> {
-        self.call(|router, now, out| router.set_notice(ReplicaId(replica), at_ns, now, out))
+    fn notice(&mut self, replica: u32, leave: Option<Leave>) -> Vec<Effect> {
+        self.call(|router, now, out| router.set_notice(ReplicaId(replica), leave, now, out))
     }
 
     /// Lets a second pass, with everybody probed.
@@ -75,6 +75,77 @@ fn nothing_leaves_where_nobody_else_serves_it_or_the_notice_is_taken_back() {
     drive.drain(replica, false);
     assert!((1..=10).all(|_| drive.second().is_empty()));
     // A moment that has passed is now.
-    let at_ns = Some(drive.now);
-    assert_eq!(withdrawn(&drive.notice(replica, at_ns)), [1]);
+    let leave = Some(Leave::Ends(drive.now));
+    assert_eq!(withdrawn(&drive.notice(replica, leave)), [1]);
+}
+
+#[test]
+fn what_cannot_leave_at_one_moment_leaves_at_a_later_one() {
+    let (mut drive, replica) = announced(8);
+    drive.first_byte(1);
+    assert!((1..=7).all(|_| drive.second().is_empty()));
+    // Its driver says no at first: it is asked again, until it reports that the stream has broken.
+    drive
+        .router
+        .requests
+        .get_mut(RequestId(1))
+        .unwrap()
+        .continues = true;
+    assert_eq!(drive.second(), [1]);
+    assert_eq!(drive.second(), [1]);
+    assert_eq!(drive.counter("left_on_notice"), 1, "counted once");
+    // What has no first byte is given up at once: it is asked once.
+    drive.set_replicas(0..2);
+    drive.drain(replica, false);
+    drive.drain(1 - replica, true);
+    let (id, at, _) = pushed(&drive.submit("m"));
+    assert_eq!((id, at), (2, replica), "it arrives after the cut");
+    drive.drain(replica, true);
+    drive.drain(1 - replica, false);
+    assert_eq!(drive.second(), [1, 2]);
+    assert_eq!(drive.second(), [1]);
+}
+
+/// Three streams run at one of two replicas, which is to be empty now; the other one has room for one.
+fn to_be_empty() -> (Drive, u32) {
+    let mut drive = Drive::new(config(), 2);
+    drive.drain(1, true);
+    for id in 1..=3 {
+        assert_eq!(pushed(&drive.submit("m")).1, 0);
+        drive.first_byte(id);
+        drive.observe(0, idle());
+        drive
+            .router
+            .requests
+            .get_mut(RequestId(id))
+            .unwrap()
+            .continues = true;
+    }
+    drive.drain(0, true);
+    drive.drain(1, false);
+    drive.observe(1, idle());
+    (drive, 0)
+}
+
+#[test]
+fn a_replica_that_is_drained_within_a_time_is_left_as_others_have_room() {
+    let (mut drive, replica) = to_be_empty();
+    let room = drive.router.fleet.member(1_u32.into()).unwrap();
+    let free = room.free(&config(), drive.now) as usize;
+    let leave = Some(Leave::Empties(drive.now));
+    let left = withdrawn(&drive.notice(replica, leave));
+    assert_eq!(
+        left,
+        (1..=3).take(free + 1).collect::<Vec<u64>>(),
+        "one more waits"
+    );
+    // One of them found no place yet: nobody else leaves before it has one.
+    drive.observe(1, load(9, 9));
+    let given = Report::default();
+    let held = drive.call(|router, now, out| {
+        router.resume(RequestId(1), Failure::Withdrawn, &given, now, out);
+    });
+    assert_eq!(held, [hold(1)]);
+    let later = drive.now + S;
+    assert_eq!(withdrawn(&drive.tick_at(later)), [0_u64; 0]);
 }

@@ -189,3 +189,95 @@ fn models_of_peers_are_listed_for_those_who_may_use_them_there() {
     assert_eq!(names(Tenant::Named("home")), ["m"]);
     assert_eq!(names(Tenant::Unknown), ["m"]);
 }
+
+impl Drive {
+    fn evacuate(&mut self, region: &str, within: Span) -> Vec<Effect> {
+        let leave_ns = self.now + within;
+        self.call(|router, now, out| {
+            router.evacuate(region, (true, Some(leave_ns)), now, out);
+        })
+    }
+
+    /// Its stream has begun, and may go on elsewhere.
+    fn streams(&mut self, id: u64) {
+        self.first_byte(id);
+        self.router
+            .requests
+            .get_mut(RequestId(id))
+            .unwrap()
+            .continues = true;
+    }
+
+    /// The stream was withdrawn, and is placed again.
+    fn goes_on(&mut self, id: u64) -> Vec<Effect> {
+        let given = Report::default();
+        self.call(|router, now, out| {
+            router.resume(RequestId(id), Failure::Withdrawn, &given, now, out);
+        })
+    }
+}
+
+#[test]
+fn streams_leave_an_evacuated_region_in_time_and_those_that_may_not_end_there() {
+    let mut pair = Pair::new(config(), (2, 4));
+    for id in 1..=2 {
+        pushed(&pair.us.submit("m"));
+        pair.us.first_byte(id);
+    }
+    pair.us.streams(2);
+    assert_eq!(pair.us.evacuate("us", 2 * S), []);
+    assert_eq!(pair.us.router.staying(), (2, 1, 0));
+    pair.tell();
+    pair.us.now += S;
+    assert_eq!(pair.us.tick_at(pair.us.now), []);
+    pair.tell();
+    let later = pair.us.now + S;
+    assert_eq!(pair.us.tick_at(later), [Effect::Withdraw(RequestId(2))]);
+    assert_eq!(forwarded(&pair.us.goes_on(2)).1, EU);
+    assert_eq!(pair.us.router.staying(), (1, 1, 0));
+    // Its peer is evacuated in turn: it comes back, and the peer is not at fault.
+    pair.us.streams(2);
+    pair.us
+        .call(|router, now, out| router.evacuate("us", (false, None), now, out));
+    assert_eq!(
+        pair.us.evacuate("eu", Span::ZERO),
+        [Effect::Withdraw(RequestId(2))]
+    );
+    assert_eq!(pushed(&pair.us.goes_on(2)).0, 2);
+    assert!(pair.us.room(EU) > 0, "it may be asked");
+    assert_eq!(pair.us.counter("left_on_notice"), 2);
+}
+
+#[test]
+fn a_stream_that_ran_long_at_a_peer_may_wait_for_room_when_it_leaves_it() {
+    let mut pair = Pair::new(config(), (1, 1));
+    pushed(&pair.us.submit("m"));
+    assert_eq!(forwarded(&pair.us.submit("m")).1, EU);
+    pair.us.streams(2);
+    pair.us.now += config().hold_timeout_ns + S;
+    pair.us.observe(0, load(9, 9));
+    pair.tell();
+    assert_eq!(
+        pair.us.evacuate("eu", Span::ZERO),
+        [Effect::Withdraw(RequestId(2))]
+    );
+    assert_eq!(
+        pair.us.goes_on(2),
+        [hold(2)],
+        "its time at the peer was no time in the hold"
+    );
+}
+
+#[test]
+fn an_order_for_a_region_that_nobody_is_in_is_forgotten() {
+    let mut pair = Pair::new(config(), (1, 1));
+    pair.us.evacuate("asia", Span::ZERO);
+    assert_eq!(pair.us.router.mesh.next_departure_ns(), None);
+    pair.us.evacuate("eu", S);
+    assert!(pair.us.router.mesh.next_departure_ns().is_some());
+    pair.us.peers(&[]);
+    pair.us.evacuate("us", S);
+    pair.us
+        .call(|router, now, out| router.evacuate("us", (false, None), now, out));
+    assert_eq!(pair.us.router.mesh.next_departure_ns(), None);
+}
