@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import time
@@ -25,6 +26,7 @@ from tests.support.workers import (
     later,
     line_of,
     pids,
+    shares,
     streams,
     whole,
     workers,
@@ -295,4 +297,21 @@ def test_peers_are_refused_when_the_engine_process_accepts_nothing_more(tmp_path
             assert all(map(whole, await asyncio.gather(*tasks)))
 
     with workers(2, *flags) as front:
+        asyncio.run(run(front))
+
+
+def test_a_process_that_cannot_be_started_is_tried_again() -> None:
+    async def run(front: Balancer) -> None:
+        async with streams(front, 4) as tasks:
+            await later(lambda: in_flight(front) == 4 == sum(shares(front).values()), "four are in flight")
+            before, lost = pids(front), shares(front)[1]
+            soft, hard = resource.prlimit(front.child.pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(front.child.pid, resource.RLIMIT_NOFILE, (1, hard))
+            os.kill(before[1], signal.SIGKILL)
+            await later(lambda: "cannot be started: Too many open files" in front.child.text(), "a line")
+            resource.prlimit(front.child.pid, resource.RLIMIT_NOFILE, (soft, hard))
+            await later(lambda: pids(front).get(1) not in {None, before[1]}, "another worker")
+            assert sum(map(whole, await asyncio.gather(*tasks))) == 4 - lost
+
+    with workers() as front:
         asyncio.run(run(front))

@@ -72,8 +72,13 @@ class Links:
         if engine is None or child is None or engine.ended or child.ended:
             return  # who takes the place of the dead one is connected
         self._last += 1
-        self._links[worker] = Link(self._last, engine, child, monotonic_ns())
-        ends = socket.socketpair()
+        self._links[worker] = link = Link(self._last, engine, child, monotonic_ns())
+        try:
+            ends = socket.socketpair()
+        except OSError as error:
+            log.warning("worker %d: no line can be made: %s; tried again", worker, error.strerror or error)
+            self._anew(worker, link)
+            return
         with ends[0], ends[1]:
             for to, peer, of, end in ((engine, worker, child, ends[0]), (child, ENGINE, engine, ends[1])):
                 line = orders.Line(peer, self._last, of.pid, dict(self._starts))
@@ -92,9 +97,12 @@ class Links:
                 report.why,
             )
             link.blamed.append(link.other(child))
+        self._anew(report.worker, link)
+
+    def _anew(self, worker: int, link: Link) -> None:
         if not link.broken:
             link.broken = True
-            self._tasks.start(self._mend(report.worker, link), name="line")
+            self._tasks.start(self._mend(worker, link), name="line")
 
     async def _mend(self, worker: int, link: Link) -> None:
         """Makes a line anew, unless a death has ended it: then who takes the dead one's place gets one."""
