@@ -71,6 +71,8 @@ class Service:
         ConfigError: a file that the settings name is no good, or such a variable.
     """
 
+    first_look_s = FIRST_LOOK_S
+
     def __init__(
         self,
         settings: Settings,
@@ -139,7 +141,6 @@ class Service:
         self.admin = Admin(self.operations, settings.admin, None)
         self._stall = LoopStall(self.metrics_page.loop_stall, BEAT_S)
         self._heart: asyncio.TimerHandle | None = None
-        self.first_look_s = FIRST_LOOK_S
         self.ports: Ports | None = None
         self._read_keys()
 

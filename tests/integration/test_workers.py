@@ -134,8 +134,14 @@ def test_an_engine_process_may_be_killed_again_and_again() -> None:
         await later(lambda: at_rest(front), "rest")
 
     with workers() as front:
+        for _ in range(4):
+            assert asyncio.run(ask(front.port, HELLO)).status == 200
+        eventually(lambda: front.metric("skylb_requests_total") == 4, what="they are counted")
         asyncio.run(run(front))
         assert front.child.alive()
+        assert 'skylb_process_restarts_total{process="engine"} 3.0' in front.metrics(), "it goes on"
+        assert front.metric("skylb_requests_total") <= 4, "it starts at 0: only the streams have ended since"
+        assert front.metric("skylb_worker_cpu_seconds_total") > 0
 
 
 def test_requests_that_wait_for_room_wait_on_when_the_engine_process_is_killed() -> None:

@@ -42,6 +42,7 @@ PYTHON_PARTS = (
     "settings/names.py",
     "tools/operate",
     "upstream.py",
+    "workers",
 )
 """Where Python meets what comes from elsewhere."""
 
@@ -80,7 +81,10 @@ NOT_LIMITS = frozenset(
         "FRAME_INTERVAL_S",
         "HEAP_KEEP_BYTES",
         "JUDGE_S",
+        "FIGURES_S",
+        "LAZY_S",
         "LOOK_S",
+        "STATUS_S",
         "MAC_BYTES",
         "BLOCK_SECRET_BYTES",
         "MARK_KEY_BYTES",

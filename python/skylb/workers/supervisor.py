@@ -125,7 +125,8 @@ class Supervisor:
             starts=dict(self._starts),
         )
         child.beat_ns, child.beats = monotonic_ns(), False  # it makes all its parts before it beats again
-        child.order(boot, [sock.fileno() for group in groups.values() for sock in group])
+        if not child.order(boot, [sock.fileno() for group in groups.values() for sock in group]):
+            child.kill()  # it would wait for ever
         self._tasks.start(self._watch(number, child, ports), name=_name(number))
 
     async def _watch(self, number: int, child: Child, ports: Ports) -> None:

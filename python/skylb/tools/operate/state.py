@@ -1,7 +1,7 @@
 """``skylb state``: what is wrong at a balancer, its replicas, hold and peers, in one text."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -33,6 +33,16 @@ COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("room", lambda row: str(row["room"])),
     ("cached", lambda row: _share(row["cached_tokens_total"], row["prompt_tokens_total"])),
     ("models", lambda row: ", ".join(row["models"]) or "-"),
+)
+
+WORKER_COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
+    ("worker", lambda row: str(row["worker"])),
+    ("state", lambda row: "serves" if row["attached"] else "away"),
+    ("process", lambda row: str(row["pid"] or "-")),
+    ("connections", lambda row: str(row["connections"])),
+    ("requests", lambda row: str(row["requests"])),
+    ("CPU", lambda row: f"{row['cpu_s']:.1f} s"),
+    ("lag", lambda row: f"{row['lag_ms']:.1f} ms"),
 )
 
 
@@ -87,6 +97,9 @@ def _of_others(said: Row) -> Iterator[str]:
     mesh = said["mesh"] or {"peers": [], "evacuating": False}
     if mesh["evacuating"]:
         yield "this region is evacuated: requests go to other regions"
+    for row in said.get("workers") or []:
+        if not row["attached"]:
+            yield f"worker {row['worker']} is away"
     for row in mesh["peers"]:
         if row["fault"] or row["state"] != "alive":
             yield f"peer {row['peer']}: {row['fault'] or row['state']}"
@@ -115,19 +128,21 @@ def render(said: Row, *, as_json: bool) -> str:
         f"requests  {process['requests']} now, of them {held}; {process['connections']} connections",
         f"memory    bodies {_size(process['buffer_bytes'])}; {tree}",
         *(f"wrong     {fault}" for fault in found or ["nothing"]),
-        _table(engine["replicas"]),
+        _table(COLUMNS, engine["replicas"]),
     ]
+    if said.get("workers"):  # older balancers have none
+        lines.append(_table(WORKER_COLUMNS, said["workers"]))
     if said["mesh"]:
         lines.append(render_peers(said["mesh"], json_lines=False))
     return "\n".join(lines)
 
 
-def _table(rows: list[Row]) -> str:
+def _table(columns: Sequence[tuple[str, Callable[[Row], str]]], rows: list[Row]) -> str:
     table = Table()
-    for name, _ in COLUMNS:
+    for name, _ in columns:
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*(value(row) for _, value in COLUMNS))
+        table.add_row(*(value(row) for _, value in columns))
     console = Console(width=WIDTH, force_terminal=False)
     with console.capture() as captured:
         console.print(table)

@@ -203,6 +203,17 @@ def test_evacuate_and_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked.paths == ["POST /regions/us/evacuate", "POST /regions/us/undrain"]
 
 
+def test_state_has_a_table_of_workers_and_says_which_is_away() -> None:
+    serves = {"worker": 1, "attached": True, "pid": 77, "connections": 12, "requests": 3}
+    away = {"worker": 2, "attached": False, "pid": None, "connections": 0, "requests": 0}
+    said = state(row(), workers=[one | {"cpu_s": 1.25, "lag_ms": 0.5} for one in (serves, away)])
+    text = render(said, as_json=False)
+    assert "│ 1      │ serves │ 77      │ 12          │ 3        │ 1.2 s │ 0.5 ms │" in text
+    assert "│ 2      │ away   │ -       │" in text
+    assert "worker 2 is away" in faults(said)
+    assert "worker" not in render(state(row()), as_json=False)
+
+
 def test_state_is_a_row_per_replica() -> None:
     text = render(state(row(), row(name="http://b", draining=True)), as_json=False)
     assert "up 2 h" in text
