@@ -13,6 +13,7 @@ import asyncio
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
@@ -45,6 +47,10 @@ STREAMS = 192
 REQUESTS, CONNECTIONS = 6000, 64
 WARM_S, CHUNKS_S = 0.5, 3.0
 
+GAP_S, STANDBY_S = 2.0, 5.0
+LATE_S = 0.05
+"""A request that takes longer has waited for an engine process."""
+
 QUALITY_COUNTS = (1, 2, 4)
 QUALITY_SEEDS = (1, 2)
 QUALITY_S = 12.0
@@ -65,6 +71,8 @@ class Measured:
     """CPU time of all processes."""
     engine_us: float
     """Of that, the engine process's."""
+    used: float
+    """Share of what they may use that the processes that are held have used."""
 
 
 @dataclass
@@ -76,6 +84,17 @@ class Under:
     """The processes that hold connections."""
     engine: int
     """The engine process; 0: there is none of its own."""
+    admin: int
+    """The port of the admin listener."""
+
+    def state(self) -> Any:
+        """What ``/state`` says."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/state", timeout=10) as answer:
+            return json.load(answer)
+
+    def engine_now(self) -> int:
+        """The engine process that serves now."""
+        return int(self.state()["process"]["pid"])
 
     def ran_ns(self) -> dict[int, int]:
         """CPU time of each process."""
@@ -115,17 +134,19 @@ def balancer(urls: Sequence[str], workers: int, *flags: str) -> Iterator[Under]:
     child = Child(command)
     try:
         child.require(lambda: answers(f"http://127.0.0.1:{admin}/ready"), timeout_s=60, what="balancer")
+        under = Under(port, [child.pid], 0, admin)
         if workers == 1:
-            yield Under(port, [child.pid], 0)
+            yield under
             return
 
-        def serving() -> Under | None:
-            with urllib.request.urlopen(f"http://127.0.0.1:{admin}/state", timeout=10) as answer:
-                state = json.load(answer)
-            pids = [worker["pid"] for worker in state["workers"] if worker["attached"] and worker["pid"]]
-            return Under(port, pids, state["process"]["pid"]) if len(pids) == workers else None
+        def serving() -> bool:
+            state = under.state()
+            under.holders = [row["pid"] for row in state["workers"] if row["attached"] and row["pid"]]
+            under.engine = state["process"]["pid"]
+            return len(under.holders) == workers
 
-        yield child.require(serving, timeout_s=60, what="workers")
+        child.require(serving, timeout_s=60, what="workers")
+        yield under
     finally:
         child.stop()
 
@@ -133,7 +154,10 @@ def balancer(urls: Sequence[str], workers: int, *flags: str) -> Iterator[Under]:
 def spent(done: int, wall_s: float, before: dict[int, int], after: dict[int, int], engine: int) -> Measured:
     """What a round has taken, for each request or chunk."""
     took = {pid: after[pid] - before[pid] for pid in before}
-    return Measured(done / wall_s, sum(took.values()) / done / 1e3, took.get(engine, 0) / done / 1e3)
+    engine_ns, all_ns = took.get(engine, 0), sum(took.values())
+    held_len = len(took) - (engine in took)
+    used = (all_ns - engine_ns) / (wall_s * 1e9 * PART * held_len)
+    return Measured(done / wall_s, all_ns / done / 1e3, engine_ns / done / 1e3, used)
 
 
 WIDE = ("--engine-in-flight-max", "4096")
@@ -254,12 +278,56 @@ def conversations(workers: int, seed: int) -> tuple[int, int, float, float, floa
     return total.ok, total.failed, total.hit_rate or 0.0, ttft.p50 or 0.0, ttft.p90 or 0.0
 
 
+def gap(kills: int) -> list[str]:
+    """How long requests wait that come while an engine process is killed and the next one takes its place."""
+    request = work.requests(1, size=2000, stream=True, tokens=8)[0]
+    waits: list[float] = []
+
+    async def kill(under: Under) -> None:
+        begun = time.monotonic()
+        due: list[asyncio.Task[float]] = []
+
+        async def asked() -> float:
+            sent = time.monotonic()
+            tally = await Round(under.port, [request], count=1, concurrency=1).run()
+            if tally.errors:
+                raise RuntimeError("a request that waited for an engine process was refused")
+            return time.monotonic() - sent
+
+        async with asyncio.TaskGroup() as group:
+            os.kill(under.engine, signal.SIGKILL)
+            while time.monotonic() - begun < GAP_S:
+                due.append(group.create_task(asked()))
+                await asyncio.sleep(GAP_S / 200)
+        waits.extend(each.result() for each in due)
+
+    with canned_upstreams(4) as urls, balancer(urls, 2, *WIDE) as under:
+        for _ in range(kills):
+            time.sleep(STANDBY_S)  # the next engine process has loaded all code by then
+            uvloop.run(kill(under))
+            under.engine = under.engine_now()
+    late = [wait for wait in waits if wait > LATE_S]
+    median = statistics.median(late) if late else 0.0
+    return [
+        f"## {kills} engine processes killed (`kill -9`), a request every {1e3 * GAP_S / 200:.0f} ms",
+        "",
+        (
+            f"Of {len(waits)} requests {len(late)} waited longer than {1e3 * LATE_S:.0f} ms: "
+            f"{median:.2f} s in the median, {max(waits):.2f} s at most. None was refused."
+        ),
+        "",
+        verdict("longest wait for an engine process, s", max(waits), "<=", 1.0),
+        "",
+    ]
+
+
 def middle(rounds: list[Measured]) -> Measured:
     """The medians."""
     return Measured(
         statistics.median(of.per_s for of in rounds),
         statistics.median(of.us for of in rounds),
         statistics.median(of.engine_us for of in rounds),
+        statistics.median(of.used for of in rounds),
     )
 
 
@@ -299,6 +367,7 @@ def section(title: str, per: str, cost_goal: float, measured: dict[int, list[Mea
         f"| {per}s per second | {one.per_s:,.0f} | {two.per_s:,.0f} | {spread(gains)} |",
         f"| CPU per {per}, all processes, us | {one.us:.1f} | {two.us:.1f} | {spread(costs)} |",
         f"| of that, the engine process, us | - | {two.engine_us:.2f} | |",
+        f"| used of what they may use | {100 * one.used:.0f} % | {100 * two.used:.0f} % | |",
         "",
         verdict(f"{per}s per second", statistics.median(gains), ">=", 1.7),
         verdict(f"CPU per {per}", statistics.median(costs), "<=", cost_goal),
@@ -340,6 +409,7 @@ def main() -> None:
             requests_per_s(rounds),
         ),
         lambda: relayed(f"{STREAMS} streams; {held_to}", rounds),
+        lambda: gap(2 if quick else 4),
         lambda: quality(QUALITY_SEEDS[:1] if quick else QUALITY_SEEDS),
     ]
     page = [

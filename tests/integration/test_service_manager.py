@@ -64,12 +64,16 @@ def test_a_reload_begins_with_its_time_and_ends_ready() -> None:
         assert [sorted(said)[0] for said in systemd.read()[begun:]] == ["MONOTONIC_USEC", "READY"]
 
 
-def test_signs_of_life_come_while_the_manager_asks_for_them_also_during_the_drain() -> None:
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["one process", "workers"])
+def test_signs_of_life_come_while_the_manager_asks_for_them_also_during_the_drain(
+    workers: tuple[str, ...],
+) -> None:
     watched = {"WATCHDOG_USEC": "300000"}
     with manager() as systemd, mocks(1, *STALLED) as urls:
-        arguments = ["--replica", urls[0], "--drain-timeout-s", "600", "--admin", "127.0.0.1:0"]
         port = free_port()
-        with service(systemd, *arguments, "--listen", f"127.0.0.1:{port}", environment=watched) as child:
+        arguments = ["--replica", urls[0], "--drain-timeout-s", "600", "--admin", "127.0.0.1:0"]
+        arguments += ["--listen", f"127.0.0.1:{port}", *workers]
+        with service(systemd, *arguments, environment=watched) as child:
             systemd.await_message(child, WATCHDOG="1")
 
             async def run() -> None:

@@ -237,11 +237,11 @@ class Supervisor:
             child.kill()
 
     def _alive(self) -> bool:
-        """The engine process beats, or has beaten a moment ago."""
+        """The engine process beats, or has beaten a moment ago. At the end it need not."""
         engine = self._children.get(ENGINE)
         if engine is not None and engine.beats:
             self._engine_beat_ns = max(self._engine_beat_ns, engine.beat_ns)
-        return monotonic_ns() - self._engine_beat_ns < SILENCE_S * 1e9
+        return self._stopping.is_set() or monotonic_ns() - self._engine_beat_ns < SILENCE_S * 1e9
 
     # ----------------------------------------------------------------------------- end
 
