@@ -1228,20 +1228,18 @@ class Engine:
         """A worker is gone: its requests end as given up. How many there were, and what follows."""
     def serve(
         self, worker: int, data: bytes, recorder: Recorder, now_ns: int, /
-    ) -> tuple[tuple[_Effect, ...], list[bytes]]:
+    ) -> tuple[tuple[_Effect, ...], list[bytes], str | None]:
         """Carries out what a worker reports, as `RemoteEngine` has written it.
 
         The effects are those of requests of this process; the others go into the workers' mail. The list has
-        the worker's messages for the code around the engine.
+        the worker's messages for the code around the engine. The text says why what follows cannot be read:
+        then the worker must leave.
 
         Args:
             worker: it has joined.
             data: some of its bytes, in their order; a report may be in two parts.
             recorder: counts the records among them.
             now_ns: the time.
-
-        Raises:
-            ValueError: they are no reports. Those before are carried out; the worker must leave.
         """
     def tell_worker(self, worker: int, note: bytes, /) -> bool:
         """Puts a message into a worker's mail; ``False``: it has not joined."""
@@ -1351,6 +1349,16 @@ class RemoteEngine:
         """
     def record_prompts(self, on: bool, /) -> None:
         """See `Engine.record_prompts`."""
+    def keep_ids(self, bytes_max: int, tokens_max: int, models: list[str], /) -> None:
+        """See `Engine.keep_ids`."""
+    @property
+    def continuing(self) -> bool:
+        """See `Engine.continuing`."""
+    def set_continuing(self, on: bool, /) -> None:
+        """See `Engine.set_continuing`."""
+    @property
+    def kept_bytes(self) -> int:
+        """See `Engine.kept_bytes`."""
     def scanner(self) -> Scanner:
         """See `Engine.scanner`."""
     def submit(self, number: int, request: Request, body: bytes | Scanned, /) -> None:
@@ -1368,6 +1376,8 @@ class RemoteEngine:
         """See `Engine.first_byte`."""
     def retry(self, request: Request, failure: int, sent: bool, now_ns: int, status: int = 0, /) -> None:
         """See `Engine.retry`."""
+    def resume(self, request: Request, relay: Relay, failure: int, now_ns: int, status: int = 0, /) -> None:
+        """See `Engine.resume`."""
     def complete(self, request: Request, outcome: int, relay: Relay | None, now_ns: int, /) -> None:
         """See `Engine.complete`."""
     def heard(self, replicas: list[int], /) -> None:
@@ -1378,17 +1388,21 @@ class RemoteEngine:
         """What is to be sent to the engine process, whole and in order; also the recorder's records."""
     def receive(
         self, data: bytes, /
-    ) -> list[Placed | Push | Forward | Hold | Reject | Expire | Withdraw | Note]:
+    ) -> tuple[list[Placed | Push | Forward | Hold | Reject | Expire | Withdraw | Note], str | None]:
         """Reads what `Engine.take_mail` gave. What concerns requests that have ended is left out.
 
-        Raises:
-            ValueError: it cannot be read.
+        Returns:
+            What was read, and why what follows cannot be read, if so; then the line is of no more use.
         """
+    @property
+    def mail_len(self) -> int:
+        """Bytes that wait for `take_mail`, without the recorder's records."""
     def lost(self) -> None:
         """The engine process is gone: nothing is reported until `joined`."""
     def joined(self, now_ns: int, /) -> None:
         """An engine process takes reports from now on. It is sent all requests that have not ended. Those
-        that wait are submitted again, with the time that they have waited; those at replicas are adopted."""
+        that wait are submitted again, with the time that they have waited; those at replicas are adopted.
+        What has failed and was not decided on is decided there."""
     def give_up(
         self, retry_after_s: int, number: int | None = None, /
     ) -> list[Placed | Push | Forward | Hold | Reject | Expire | Withdraw | Note]:

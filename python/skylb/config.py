@@ -303,8 +303,7 @@ class Settings(SourceSettings, HandoverSettings, ContinuingSettings):
             ge=1,
             le=64,
             description="Processes that hold clients' connections. With 2 or more, one more process decides "
-            "for all of them, and one supervises. Not with --continue-streams, --state-dir, --takeover or "
-            "--handover-socket.",
+            "for all of them, and one supervises. Not with --state-dir, --takeover or --handover-socket.",
         ),
     ] = 1
     receipts: Annotated[
@@ -408,7 +407,7 @@ class Settings(SourceSettings, HandoverSettings, ContinuingSettings):
     def _worker_conflicts(self) -> Iterator[tuple[set[str], str]]:
         if self.workers == 1:
             return
-        for name in ("continue_streams", "takeover", "handover_socket", "state_dir"):
+        for name in ("takeover", "handover_socket", "state_dir"):
             if getattr(self, name) not in {None, False}:
                 yield (
                     {"workers", name},

@@ -118,6 +118,7 @@ class LocalRouter(Router):
 
     def set_continuing(self, on: bool) -> None:
         self._engine.set_continuing(on)
+        self._fleet_changed()
 
     def highest_class(self, tenant: Tenant) -> str | None:
         return self._engine.highest_class(tenant)
@@ -369,7 +370,8 @@ class LocalRouter(Router):
 
         Args:
             post: with the number of a worker that has mail.
-            fleet_changed: before an effect can name a replica or a peer that is new.
+            fleet_changed: before an effect can name a replica or a peer that is new, and when streams go on
+                elsewhere from now on, or no longer.
         """
         self._post = post
         self._fleet_changed = fleet_changed
@@ -384,21 +386,21 @@ class LocalRouter(Router):
         self._deliver_and_arm(effects)
         return lost
 
-    def serve(self, worker: int, data: bytes, recorder: Recorder) -> list[bytes]:
-        """Carries out what a worker reports; its messages to the code around the engine.
+    def serve(self, worker: int, data: bytes, recorder: Recorder) -> tuple[list[bytes], str | None]:
+        """Carries out what a worker reports.
 
         Args:
             worker: its number.
             data: some of its bytes.
             recorder: counts the records among them.
 
-        Raises:
-            ValueError: it cannot be understood.
+        Returns:
+            Its messages to the code around the engine, and why what follows cannot be understood, if so.
         """
-        effects, notes = self._engine.serve(worker, data, recorder, monotonic_ns())
+        effects, notes, fault = self._engine.serve(worker, data, recorder, monotonic_ns())
         self._deliver_and_arm(effects)
         self._begin_refresh()
-        return notes
+        return notes, fault
 
     def tell_worker(self, worker: int, note: bytes) -> None:
         """Puts a note into a worker's mail."""

@@ -117,11 +117,16 @@ def engine(settings: Settings, secrets: Secrets) -> _core.Engine:
         raise ConfigError([f"engine: {error}"]) from error
     if secrets.isolation is not None:
         engine.isolate(secrets.isolation)
+    keep_ids(engine, settings)
+    engine.keep_receipts(settings.receipts, monotonic_ns())
+    return engine
+
+
+def keep_ids(engine: _core.Engine | _core.RemoteEngine, settings: Settings) -> None:
+    """Has the ids of streams kept that may go on elsewhere."""
     models = list(settings.continue_models)
     engine.keep_ids(settings.continue_bytes_max, settings.continue_tokens_max, models)
     engine.set_continuing(settings.continue_streams)
-    engine.keep_receipts(settings.receipts, monotonic_ns())
-    return engine
 
 
 def server_tls(settings: Settings) -> ServerTls | None:
@@ -253,6 +258,7 @@ def share(settings: Settings) -> Settings:
         update={
             "buffer_bytes_max": max(1, settings.buffer_bytes_max // workers),
             "connections_max": max(1, settings.connections_max // workers),
+            "continue_bytes_max": max(1, settings.continue_bytes_max // workers),
             "upstream_idle_max": -(-settings.upstream_idle_max // workers),
         }
     )

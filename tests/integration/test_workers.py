@@ -4,12 +4,8 @@ import asyncio
 import os
 import signal
 import time
-import urllib.error
-import urllib.request
 from collections import Counter
 from pathlib import Path
-
-import pytest
 
 from skylb.keys.edit import add_key
 from skylb.workers.router import PATIENCE_S as ENGINE_PATIENCE_S
@@ -215,11 +211,6 @@ def test_the_limits_of_a_tenant_hold_over_all_workers(tmp_path: Path) -> None:
 def test_what_workers_cannot_do_is_refused_and_they_go_on() -> None:
     with workers(replicas=("--profile", "instant")) as front:
         before = engine_pid(front), pids(front)
-        asked = urllib.request.Request(f"{front.admin}/continuing", b'{"continuing": "on"}', method="PUT")
-        with pytest.raises(urllib.error.HTTPError, match="400") as caught:
-            urllib.request.urlopen(asked, timeout=PATIENCE_S)
-        with caught.value as refused:
-            assert b"without workers" in refused.read()
         front.child.send(signal.SIGUSR2)
         for pid in (before[0], *before[1].values()):
             for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

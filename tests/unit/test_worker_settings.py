@@ -20,7 +20,6 @@ def faults(**flags: str) -> list[str]:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("continue_streams", "true"),
         ("state_dir", "/var/lib/skylb"),
         ("handover_socket", "/run/skylb.sock"),
     ],

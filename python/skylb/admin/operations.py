@@ -17,7 +17,6 @@ from skylb.accesslog import Logs
 from skylb.addresses import ListenAddress
 from skylb.admin.members import peer_members, replica_members
 from skylb.admin.pulse import Member, Pulse
-from skylb.admin.refusal import Refusal
 from skylb.admin.rehearsal import Asked, rehearse
 from skylb.clock import monotonic_ns
 from skylb.control import Control
@@ -135,7 +134,8 @@ class Operations:
             yield from self.recording.families()
         if self.spans is not None:
             yield from self.spans.families()
-        yield from continuing.families(self.recorder, self.router)
+        elsewhere = self.workers.gauge("kept_bytes") if self.workers is not None else 0
+        yield from continuing.families(self.recorder, self.router.kept_bytes + elsewhere)
         yield from families(self.frontends, self._shortages())
         if self.workers is not None:
             yield from self.workers.families()
@@ -190,13 +190,7 @@ class Operations:
         return self.router.continuing
 
     def set_continuing(self, on: bool) -> None:
-        """Lets the streams of requests placed from now on go on elsewhere, or not, until the next start.
-
-        Raises:
-            Refusal: they may not, because this balancer has workers.
-        """
-        if on and self.workers is not None:
-            raise Refusal("bad_continuing", "continuing 'on': expected a balancer without workers")
+        """Lets the streams of requests placed from now on go on elsewhere, or not, until the next start."""
         self.router.set_continuing(on)
         log.info("streams go on elsewhere: %s", "on" if on else "off")
 

@@ -17,7 +17,6 @@ from skylb.clock import monotonic_ns
 from skylb.data.context import Context
 from skylb.data.leg import Leg
 from skylb.data.phases import PLACE, Client, Phase
-from skylb.router import Router
 
 
 class Streaming(Protocol):
@@ -132,8 +131,8 @@ def prepare(streaming: Prepared, relay: Relay) -> str | None:
     return None
 
 
-def families(recorder: Recorder, router: Router) -> Iterator[Metric]:
-    """What became of streams that broke, and the memory of what is kept of streams."""
+def families(recorder: Recorder, kept_bytes: int) -> Iterator[Metric]:
+    """What became of streams that broke, and the memory of what is kept of streams (``kept_bytes``)."""
     continued = CounterMetricFamily(
         "skylb_streams_continued",
         "Times that a stream which broke or was left went on at another replica.",
@@ -150,4 +149,4 @@ def families(recorder: Recorder, router: Router) -> Iterator[Metric]:
         ended.add_metric((reason,), count)
     yield from (continued, ended)
     text = "Ids of tokens kept so that streams can go on elsewhere."
-    yield GaugeMetricFamily("skylb_kept_bytes", text, value=router.kept_bytes)
+    yield GaugeMetricFamily("skylb_kept_bytes", text, value=kept_bytes)

@@ -190,6 +190,7 @@ class Hub:
             leaves=self._leaves(),
             only_model=router.only_model(),
             policy=router.policy,
+            continuing=router.continuing,
             identity=(self._identity.name, self._identity.incarnation),
             replicas=router.replicas(),
             peers=router.peers(),
@@ -214,12 +215,15 @@ class Hub:
     # ---------------------------------------------------------------------------- notes in
 
     def _receive(self, seat: Seat, data: bytes) -> None:
-        for note in self._router.serve(seat.number, data, self._recorder):
+        notes, fault = self._router.serve(seat.number, data, self._recorder)
+        for note in notes:
             found = protocol.decode_up(note)
             if isinstance(found, Figures):
                 seat.figures = found
             else:
                 self._answer(seat.number, found)
+        if fault is not None:
+            raise ValueError(fault)
 
     def _answer(self, worker: int, asked: Asked) -> None:
         if asked.models:

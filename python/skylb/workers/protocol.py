@@ -15,6 +15,8 @@ class View(msgspec.Struct, tag=True, frozen=True):
     """This balancer is being stopped, or its region evacuated."""
     only_model: str | None
     policy: str
+    continuing: bool
+    """Streams of new requests may go on at another replica."""
     identity: tuple[str, int]
     """Name and start of this balancer, with which forwards are signed."""
     replicas: list[Replica]

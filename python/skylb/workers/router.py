@@ -47,7 +47,16 @@ LAZY_S = 0.002
 ASKS_MAX = 1024
 """Listings that are asked for and not answered yet."""
 
-_AWAY = View(ready=False, leaves=False, only_model="", policy="", identity=("", 0), replicas=[], peers=[])
+_AWAY = View(
+    ready=False,
+    leaves=False,
+    only_model="",
+    policy="",
+    continuing=False,
+    identity=("", 0),
+    replicas=[],
+    peers=[],
+)
 
 Args = ParamSpec("Args")
 
@@ -126,11 +135,12 @@ class RemoteRouter(RequestRouter):
         self._post(urgent=True)
 
     def resume(self, request: Request, relay: Relay, failure: int, *, now_ns: int, status: int = 0) -> None:
-        raise NotImplementedError("the relays of a worker keep nothing of a stream: see `continuing`")
+        self._engine.resume(request, relay, failure, now_ns, status)
+        self._post(urgent=True)
 
     @property
     def continuing(self) -> bool:
-        return False  # the settings do not allow it with workers
+        return self._engine.continuing
 
     def heard(self, replica_ids: list[int], now_ns: int) -> None:
         del now_ns  # the engine process notes when it reads it
@@ -220,9 +230,15 @@ class RemoteRouter(RequestRouter):
         """Bytes from the engine process.
 
         Raises:
-            Exception: they cannot be carried out. The line is of no use any more.
+            Exception: they cannot be carried out. What was before is delivered. The line is of no use any
+                more.
         """
-        self._deliver(self._engine.receive(data))
+        effects, fault = self._engine.receive(data)
+        self._deliver(effects)
+        if fault is not None:
+            raise ValueError(fault)
+        if self._engine.mail_len:
+            self._post(urgent=True)  # what the engine process does not know, it gets again
 
     # ------------------------------------------------------------------------------ delivery
 
@@ -259,6 +275,7 @@ class RemoteRouter(RequestRouter):
             return
         self.view = note
         self._engine.only_model = note.only_model
+        self._engine.set_continuing(note.continuing)
         self._peers = {peer.id: peer for peer in note.peers}
         # Another engine process numbers replicas anew; pools know them by numbers of ours.
         ids = {(of.name, of.address): self._own_id(of) for of in note.replicas}

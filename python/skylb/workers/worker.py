@@ -64,6 +64,7 @@ class Worker:
         if boot.secrets.isolation is not None:
             self.engine.isolate(boot.secrets.isolation)
         self.engine.record_prompts(settings.record is not None)
+        parts.keep_ids(self.engine, settings)
         self.router = RemoteRouter(
             self.engine, self.recorder, retry_after_s=own.retry_after_s, changed=self._changed
         )
@@ -229,6 +230,7 @@ class Worker:
             "requests": self.router.requests_len,
             "lag_us": self._lag_ns // 1000,
             "buffer_bytes": context.budget.bytes,
+            "kept_bytes": self.engine.kept_bytes,
         }
         held, in_flight = counted([frontend])
         gauges |= {f"held {model}": count for model, count in held.items()}

@@ -123,6 +123,8 @@ pub enum Continuing {
     Refused(Reason),
     /// It may, if the engine tells its ids.
     Planned(Box<Plan>),
+    /// It may, and another process of the balancer has the plan.
+    Elsewhere,
 }
 
 /// What a replica that goes on is asked, without the ids.

@@ -130,8 +130,17 @@ impl Digest {
     pub fn plan(&self) -> Option<&Plan> {
         match &self.continuing {
             Continuing::Planned(plan) => Some(plan),
-            Continuing::Off | Continuing::Refused(_) => None,
+            Continuing::Off | Continuing::Refused(_) | Continuing::Elsewhere => None,
         }
+    }
+
+    /// Its stream may go on at another replica; the plan may be in another process.
+    #[must_use]
+    pub fn may_go_on(&self) -> bool {
+        matches!(
+            self.continuing,
+            Continuing::Planned(_) | Continuing::Elsewhere
+        )
     }
 
     /// What an engine gets in place of the body's priority: 0 where that is not `believed`, or where the `highest`

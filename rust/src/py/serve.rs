@@ -13,14 +13,20 @@ use crate::engine::receipts::End;
 use crate::engine::router::{Adopted, Report, Usage};
 use crate::id::{ReplicaId, RequestId};
 use crate::remote::down::Down;
-use crate::remote::frame::{FrameError, read};
-use crate::remote::mail::frames;
-use crate::remote::submitted::Submit;
+use crate::remote::frame::{Bytes, FrameError, read};
+use crate::remote::submitted::{Course, Submit};
 use crate::remote::up::{Told, Up};
-use crate::remote::{id_of, worker_of};
+use crate::remote::{id_of, number_of, worker_of};
 use crate::time::{Instant, Span};
 
 type Effects<'py> = PyResult<Bound<'py, PyTuple>>;
+
+/// The effects of what was read, the notes among it, and why what follows cannot be read.
+type Served<'py> = (
+    Bound<'py, PyTuple>,
+    Vec<Bound<'py, PyBytes>>,
+    Option<String>,
+);
 
 /// What a worker has said wrong.
 struct Fault(String);
@@ -79,20 +85,14 @@ impl Engine {
         data: &[u8],
         recorder: &mut Recorder,
         now_ns: Instant,
-    ) -> PyResult<(Bound<'py, PyTuple>, Vec<Bound<'py, PyBytes>>)> {
-        let mut begun = self.mail.begun(worker);
-        let data = if begun.is_empty() {
-            data
-        } else {
-            begun.extend_from_slice(data);
-            &begun[..]
-        };
+    ) -> PyResult<Served<'py>> {
+        let mut inbox = self.mail.take_inbox(worker);
         let mut local = Vec::new();
         let mut notes = Vec::new();
-        let rest = frames(data, |frame| {
+        let read_all = inbox.feed(data, |frame| {
             match read(frame)? {
-                Up::Note(note) => notes.push(PyBytes::new(py, note)),
-                Up::Records(records) => recorder.0.add_records(records)?,
+                Up::Note(note) => notes.push(PyBytes::new(py, note.0)),
+                Up::Records(records) => recorder.0.add_records(records.0)?,
                 up => self.report(worker, &up, now_ns).map_err(Fault)?,
             }
             self.router.note_effects(&self.out, now_ns);
@@ -103,17 +103,14 @@ impl Engine {
             local.append(out);
             Ok::<(), Fault>(())
         });
-        let rest = rest.map_err(|fault| PyValueError::new_err(fault.0))?;
-        if !rest.is_empty() {
-            self.mail.keep(worker, rest);
-        }
+        self.mail.put_inbox(worker, inbox);
         let effects = effects(py, &mut local, self.mail.untold().map(Post))?;
-        Ok((effects, notes))
+        Ok((effects, notes, read_all.err().map(|fault| fault.0)))
     }
 
     #[pyo3(signature = (worker, note, /))]
     fn tell_worker(&mut self, worker: u16, note: &[u8]) -> bool {
-        self.mail.put(worker, &Down::Note(note))
+        self.mail.put(worker, &Down::Note(Bytes(note)))
     }
 
     fn posts<'py>(&mut self, py: Python<'py>) -> Effects<'py> {
@@ -153,8 +150,28 @@ impl Engine {
                 at_ns,
             } => {
                 let (id, at_ns) = (id_of(worker, *number), Instant::from_ns(*at_ns));
+                let known = self.router.is_under_way(id);
                 self.router.note_failure(id, *failure, at_ns);
                 self.router.retry(id, *failure, *sent, at_ns, &mut self.out);
+                if !known {
+                    self.unexpected(id, at_ns);
+                }
+            }
+            Up::Resume {
+                number,
+                failure,
+                given,
+                at_ns,
+            } => {
+                let (id, at_ns) = (id_of(worker, *number), Instant::from_ns(*at_ns));
+                let known = self.router.may_resume(id);
+                self.router.note_failure(id, *failure, at_ns);
+                let given = given.report(&[]);
+                self.router
+                    .resume(id, *failure, &given, at_ns, &mut self.out);
+                if !known {
+                    self.unexpected(id, at_ns);
+                }
             }
             Up::Complete {
                 number,
@@ -177,19 +194,22 @@ impl Engine {
     fn submitted(&mut self, id: RequestId, worker: u16, submit: &Submit<'_>) -> Result<(), String> {
         let (ask, mut digest) = (submit.head.ask(), submit.body.digest());
         let now_ns = Instant::from_ns(submit.start_ns);
-        if let Some(at) = &submit.at {
-            let at = Adopted {
-                replica: at.replica,
-                attempt: at.attempt,
-                started: at.started,
-            };
-            self.router.adopt(id, (&ask, &mut digest), at, now_ns);
-            return Ok(()); // where its replica is gone it ends where it is, and no call knows it
-        }
         let said = digest.class;
         self.router
             .begin_receipt(id, submit.request_id, &ask, &digest, now_ns);
         let waited = Span::from_ns(submit.waited_ns);
+        if let Some(course) = &submit.course {
+            let now_ns = Instant::from_ns(course.failed.map_or(submit.start_ns, |of| of.at_ns));
+            let at = adopted(course, waited);
+            let adopted = self
+                .router
+                .adopt(id, (&ask, &mut digest), at, now_ns, &mut self.out);
+            if !adopted.map_err(|known| known.to_string())? {
+                // Its replica is gone. It ends where it is, or is submitted again.
+                self.mail.put(worker, &Down::Unknown(submit.number));
+            }
+            return Ok(());
+        }
         self.router
             .place_again(id, (&ask, &mut digest), waited, now_ns, &mut self.out)
             .map_err(|known| known.to_string())?;
@@ -204,6 +224,24 @@ impl Engine {
         };
         self.mail.put(worker, &placed);
         Ok(())
+    }
+
+    /// A worker awaits a decision about a request that is not known, or not at a replica. It is to be submitted again,
+    /// or it ends.
+    fn unexpected(&mut self, id: RequestId, at_ns: Instant) {
+        let (worker, number) = (worker_of(id), number_of(id));
+        if !self.router.knows(id) {
+            self.mail.put(worker, &Down::Unknown(number));
+            return;
+        }
+        self.completed(id, Outcome::GivenUp, None, at_ns);
+        let reject = Down::Reject {
+            number,
+            code: "engine_away",
+            message: "this balancer is recovering from a failure",
+            retry_after_s: None,
+        };
+        self.mail.put(worker, &reject);
     }
 
     fn completed(
@@ -224,5 +262,16 @@ impl Engine {
         self.router.note_end(id, end);
         self.router
             .complete(id, outcome, report, at_ns, &mut self.out);
+    }
+}
+
+fn adopted<'a>(course: &Course<'a>, waited: Span) -> Adopted<'a> {
+    Adopted {
+        replica: course.replica,
+        attempts: course.attempts,
+        started: course.started,
+        waited,
+        failed: course.failed.map(|failed| (failed.failure, failed.sent)),
+        given: course.given,
     }
 }

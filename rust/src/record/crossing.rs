@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::counts::{OUTCOMES, number_of};
 use super::ended::Ended;
 use super::exemplars::Traced;
 use super::facts::{Answered, Asked, Said};
-use super::life::Life;
+use super::life::{Continued, Life, reason_named};
 use super::prompt::Prompt;
 use super::target::Target;
 use crate::prompt::class::Class;
@@ -47,6 +48,10 @@ pub(super) struct Request<'a> {
     held_ns: u64,
     first_byte_ns: u64,
     attempts: u32,
+    /// Why its stream was given up at replicas, each time that another went on: numbers of outcomes of attempts.
+    causes: Vec<u8>,
+    /// Why it ended where it was.
+    refusal: Option<&'a str>,
     /// A peer was the last target.
     away: bool,
     origin: Option<&'a str>,
@@ -89,6 +94,8 @@ impl Crossing {
             held_ns: life.held_ns,
             first_byte_ns: life.first_byte_ns,
             attempts: life.attempts,
+            causes: numbers_of(&life.continued.causes),
+            refusal: life.continued.refusal,
             away: matches!(life.target, Some(Target::Peer(_))),
             origin: ended.origin,
             status: ended.status,
@@ -127,6 +134,10 @@ impl Crossing {
     }
 }
 
+fn numbers_of(outcomes: &[&str]) -> Vec<u8> {
+    outcomes.iter().copied().filter_map(number_of).collect()
+}
+
 /// Calls `each` with every record of some bytes that [`Crossing::take`] gave.
 ///
 /// # Errors
@@ -148,6 +159,17 @@ pub(super) fn read<'a>(
 }
 
 impl Request<'_> {
+    /// How its stream went on, in words of ours.
+    fn continued(&self) -> Continued {
+        let causes = self.causes.iter().map(|number| usize::from(*number));
+        let mut continued = Continued::default();
+        continued
+            .causes
+            .extend(causes.filter_map(|number| OUTCOMES.get(number).copied()));
+        continued.refusal = self.refusal.and_then(reason_named);
+        continued
+    }
+
     /// Shows the record to `count`, with its exemplar and its spans.
     pub(super) fn show(&self, count: impl FnOnce(&Ended<'_>, Option<Traced>, (&[u8], u64))) {
         let life = Life {
@@ -157,6 +179,7 @@ impl Request<'_> {
             held_ns: self.held_ns,
             first_byte_ns: self.first_byte_ns,
             attempts: self.attempts,
+            continued: self.continued(),
             target: self.away.then(|| Target::Peer("".into())),
             ..Life::default()
         };

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::frame::Bytes;
 use crate::engine::tenants::standing::Standing;
 use crate::prompt::class::Class;
 
@@ -68,6 +69,8 @@ pub enum Down<'a> {
     Expire(u64),
     /// Give up its attempt.
     Withdraw(u64),
+    /// It is not known here: where its attempt fails or has failed, it is to be submitted again.
+    Unknown(u64),
     /// A message for the code around the engine.
-    Note(&'a [u8]),
+    Note(#[serde(borrow)] Bytes<'a>),
 }

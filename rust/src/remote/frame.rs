@@ -69,6 +69,65 @@ pub fn split(bytes: &[u8]) -> Result<Option<Split<'_>>, FrameError> {
     Ok(rest.split_at_checked(length))
 }
 
+/// The frames of a line, whose bytes come in any pieces. Each byte is copied once at most.
+#[derive(Default)]
+pub struct Inbox {
+    /// The beginning of a frame that is not complete.
+    begun: Vec<u8>,
+}
+
+impl fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Inbox with {} bytes", self.begun.len())
+    }
+}
+
+impl Inbox {
+    /// Calls `each` with every frame that is complete now.
+    ///
+    /// # Errors
+    ///
+    /// A frame is too long, or what `each` says. Frames before that one have been shown.
+    pub fn feed<E: From<FrameError>>(
+        &mut self,
+        mut data: &[u8],
+        mut each: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        while !self.begun.is_empty() {
+            let missing = missing(&self.begun)?;
+            if missing == 0 {
+                let whole = std::mem::take(&mut self.begun);
+                each(&whole[LENGTH_BYTES..])?;
+                break;
+            }
+            if data.is_empty() {
+                return Ok(());
+            }
+            let (more, rest) = data.split_at(missing.min(data.len()));
+            self.begun.extend_from_slice(more);
+            data = rest;
+        }
+        while let Some((frame, rest)) = split(data)? {
+            each(frame)?;
+            data = rest;
+        }
+        self.begun.extend_from_slice(data);
+        Ok(())
+    }
+}
+
+/// Bytes that the frame lacks which begins so; of one whose length is not known, those of the length.
+fn missing(begun: &[u8]) -> Result<usize, FrameError> {
+    let Some((length, rest)) = begun.split_first_chunk::<LENGTH_BYTES>() else {
+        return Ok(LENGTH_BYTES - begun.len());
+    };
+    let length = u32::from_le_bytes(*length) as usize;
+    if length > FRAME_BYTES_MAX {
+        return Err(FrameError::TooLong(length));
+    }
+    Ok(length.saturating_sub(rest.len()))
+}
+
 /// The value of a frame.
 ///
 /// # Errors
@@ -81,9 +140,37 @@ pub fn read<'a, T: Deserialize<'a>>(frame: &'a [u8]) -> Result<T, FrameError> {
     }
 }
 
+/// Bytes that are passed on as they are. What shows a message leaves them out.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Bytes<'a>(pub &'a [u8]);
+
+impl fmt::Debug for Bytes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+impl Serialize for Bytes<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Bytes<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <&[u8]>::deserialize(deserializer).map(Self)
+    }
+}
+
 /// Hashes of blocks, as they lie in memory of the sender: eight bytes each, the lowest first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Hashes<'a>(&'a [u8]);
+
+impl fmt::Debug for Hashes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} hashes", self.0.len() / 8)
+    }
+}
 
 impl<'a> Hashes<'a> {
     /// Of bytes that [`Self::bytes_of`] made.

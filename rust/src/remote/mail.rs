@@ -1,7 +1,7 @@
 //! What the engine process has for its workers: bytes of each, until they are written.
 
 use super::down::Down;
-use super::frame::{self, FrameError};
+use super::frame::{self, Inbox};
 use super::{WORKERS_MAX, worker_of};
 use crate::engine::effect::Effect;
 use crate::id::RequestId;
@@ -13,8 +13,7 @@ const KEEP_BYTES: usize = 1 << 20;
 #[derive(Debug, Default)]
 struct Seat {
     joined: bool,
-    /// The beginning of a frame that is not complete.
-    inbox: Vec<u8>,
+    inbox: Inbox,
     outbox: Vec<u8>,
     /// The driver has been told that there is something.
     told: bool,
@@ -105,16 +104,16 @@ impl Mail {
         taken
     }
 
-    /// The part of a frame that a worker has sent before, which `data` goes on.
-    pub fn begun(&mut self, worker: u16) -> Vec<u8> {
+    /// What a worker's bytes are read with; [`Self::put_inbox`] gives it back.
+    pub fn take_inbox(&mut self, worker: u16) -> Inbox {
         let seat = self.seats.get_mut(usize::from(worker));
-        seat.map_or_else(Vec::new, |seat| std::mem::take(&mut seat.inbox))
+        seat.map_or_else(Inbox::default, |seat| std::mem::take(&mut seat.inbox))
     }
 
-    /// Keeps the part of a frame that has come.
-    pub fn keep(&mut self, worker: u16, rest: &[u8]) {
+    /// Keeps it until more comes.
+    pub fn put_inbox(&mut self, worker: u16, inbox: Inbox) {
         if let Some(seat) = self.seats.get_mut(usize::from(worker)) {
-            seat.inbox = rest.to_vec();
+            seat.inbox = inbox;
         }
     }
 }
@@ -150,20 +149,4 @@ fn message_of(effect: &Effect, guessed: impl Fn(RequestId) -> bool) -> Option<Do
         Effect::Withdraw(_) => Down::Withdraw(number),
         Effect::Probe(_) | Effect::Tell(_) => return None,
     })
-}
-
-/// Calls `each` with every whole frame of `data`; what is behind them.
-///
-/// # Errors
-///
-/// A frame is too long, or what `each` says.
-pub fn frames<'a, E: From<FrameError>>(
-    mut data: &'a [u8],
-    mut each: impl FnMut(&'a [u8]) -> Result<(), E>,
-) -> Result<&'a [u8], E> {
-    while let Some((frame, rest)) = frame::split(data)? {
-        each(frame)?;
-        data = rest;
-    }
-    Ok(data)
 }

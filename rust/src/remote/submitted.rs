@@ -1,12 +1,16 @@
 //! A request as it crosses.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::frame::Hashes;
-use crate::engine::router::Ask;
+use crate::engine::fleet::health::Failure;
+use crate::engine::router::{Ask, Part};
 use crate::http::route::Route;
 use crate::prompt::Digest;
 use crate::prompt::class::Class;
+use crate::prompt::continuing::Continuing;
 use crate::tenant::Tenant;
 
 /// A request that is to be placed.
@@ -26,24 +30,39 @@ pub struct Submit<'a> {
     /// What its body says.
     #[serde(borrow)]
     pub body: Body<'a>,
-    /// Where it is, where it was placed by another engine process.
+    /// How far it has come, where another engine process has placed it.
     #[serde(borrow)]
-    pub at: Option<At<'a>>,
+    pub course: Option<Course<'a>>,
 }
 
-/// An attempt that another engine process began.
+/// How far a request has come that another engine process has placed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct At<'a> {
-    /// The replica's name: its id may be another one now.
-    pub replica: &'a str,
-    /// 1 for the first attempt.
-    pub attempt: u32,
-    /// The first byte has come.
+pub struct Course<'a> {
+    /// The name of the replica that its attempt is at, or was when it failed: its id may be another one now.
+    pub replica: Option<&'a str>,
+    /// Attempts so far, that one included.
+    pub attempts: u32,
+    /// The first byte of its answer has come.
     pub started: bool,
+    /// Its attempt has failed, and nothing has been decided since.
+    pub failed: Option<Failed>,
+    /// What its client has of a stream that has left a replica.
+    pub given: Option<Part>,
+}
+
+/// How an attempt has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failed {
+    /// The kind.
+    pub failure: Failure,
+    /// Bytes of the request went out.
+    pub sent: bool,
+    /// When.
+    pub at_ns: u64,
 }
 
 /// An [`Ask`], as it crosses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head<'a> {
     /// See [`Ask`]; likewise below.
     pub route: Route,
@@ -62,6 +81,15 @@ pub struct Head<'a> {
     /// Its tenant.
     #[serde(borrow)]
     pub tenant: Tenant<&'a str>,
+}
+
+impl fmt::Debug for Head<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The others hold credentials, and names that clients choose.
+        f.debug_struct("Head")
+            .field("route", &self.route)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'a> Head<'a> {
@@ -122,6 +150,8 @@ pub struct Body<'a> {
     pub class: Class,
     /// It may be sent twice.
     pub retry_safe: bool,
+    /// Its stream may go on at another replica: the worker has the plan.
+    pub may_go_on: bool,
     /// Nothing is kept of its answer.
     pub unstored: bool,
     /// The answer that it builds on.
@@ -150,6 +180,7 @@ impl<'a> Body<'a> {
             key: digest.key,
             class: digest.class,
             retry_safe: digest.retry_safe,
+            may_go_on: digest.may_go_on(),
             unstored: digest.unstored,
             previous_response_id: digest.previous_response_id.as_deref(),
             prompt_bytes: digest.prompt_bytes as u64,
@@ -171,6 +202,11 @@ impl<'a> Body<'a> {
             key: self.key,
             class: self.class,
             retry_safe: self.retry_safe,
+            continuing: if self.may_go_on {
+                Continuing::Elsewhere
+            } else {
+                Continuing::Off
+            },
             unstored: self.unstored,
             previous_response_id: self.previous_response_id.map(Into::into),
             prompt_bytes: usize::try_from(self.prompt_bytes).unwrap_or(usize::MAX),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::frame::Hashes;
+use super::frame::{Bytes, Hashes};
 use super::submitted::Submit;
 use crate::engine::effect::Outcome;
 use crate::engine::fleet::health::Failure;
@@ -34,6 +34,18 @@ pub enum Up<'a> {
         /// When.
         at_ns: u64,
     },
+    /// The stream of its attempt broke or is left, and can go on elsewhere.
+    Resume {
+        /// See `FirstByte`.
+        number: u64,
+        /// Why.
+        failure: Failure,
+        /// What its client has.
+        #[serde(borrow)]
+        given: Told<'a>,
+        /// When.
+        at_ns: u64,
+    },
     /// It has ended.
     Complete {
         /// See `FirstByte`.
@@ -48,9 +60,9 @@ pub enum Up<'a> {
     /// Answers of these replicas have gone on.
     Heard(Vec<u32>),
     /// Records of requests, as a recorder gave them.
-    Records(&'a [u8]),
+    Records(#[serde(borrow)] Bytes<'a>),
     /// A message for the code around the engine.
-    Note(&'a [u8]),
+    Note(Bytes<'a>),
 }
 
 /// What an answer told: a [`Report`], as it crosses.

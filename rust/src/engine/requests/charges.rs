@@ -9,7 +9,7 @@ use crate::engine::effect::Outcome;
 use crate::engine::fleet::Fleet;
 use crate::engine::plant::Plant;
 use crate::engine::refusal::Refusal;
-use crate::engine::tenants::{Delivery, Progress, Spent};
+use crate::engine::tenants::{Delivery, Predicted, Progress, Spent};
 use crate::prompt::Digest;
 use crate::time::Instant;
 
@@ -41,19 +41,31 @@ impl Requests {
         if ask.forwarded.is_some() || !self.tenants.counts(ask.tenant) {
             return Ok(());
         }
-        let expected = fleet.expected(&request.demand, config);
-        let predicted = expected.charged(ask.route, digest.choices, digest.max_tokens);
-        let delivery = Delivery {
-            stream: digest.stream,
-            event_tokens: digest.event_tokens,
-            tokens_max: digest.max_tokens,
-        };
-        let (asked, after_s) = ((predicted, delivery), config.retry_after_s);
+        let asked = asked_for(request, (ask, digest), (fleet, config));
+        let after_s = config.retry_after_s;
         let charged = self
             .tenants
             .charge(ask.tenant, (&digest.model, known), asked, after_s, now);
         request.charge = charged?;
         Ok(())
+    }
+
+    /// Charges a request that is under way already, over its tenant's limits or not. `true`: it passes one of them.
+    pub(in crate::engine) fn charge_late(
+        &mut self,
+        request: &mut Request,
+        (ask, digest): (&Ask<'_>, &Digest),
+        (fleet, config): (&Fleet, &Config),
+        now: Instant,
+    ) -> bool {
+        if !self.tenants.counts(ask.tenant) {
+            return false;
+        }
+        let asked = asked_for(request, (ask, digest), (fleet, config));
+        let model = (&*digest.model, true);
+        let (charge, over) = self.tenants.charge_late(ask.tenant, model, asked, now);
+        request.charge = charge;
+        over
     }
 
     /// A request has ended: its tenant is charged what it used.
@@ -94,4 +106,20 @@ impl Requests {
             }
         }
     }
+}
+
+/// The tokens that a request should use, and how its answer comes.
+fn asked_for(
+    request: &Request,
+    (ask, digest): (&Ask<'_>, &Digest),
+    (fleet, config): (&Fleet, &Config),
+) -> (Predicted, Delivery) {
+    let expected = fleet.expected(&request.demand, config);
+    let predicted = expected.charged(ask.route, digest.choices, digest.max_tokens);
+    let delivery = Delivery {
+        stream: digest.stream,
+        event_tokens: digest.event_tokens,
+        tokens_max: digest.max_tokens,
+    };
+    (predicted, delivery)
 }

@@ -158,6 +158,11 @@ impl Request {
         }
     }
 
+    /// It is at a replica or at a peer.
+    pub(in crate::engine) fn is_under_way(&self) -> bool {
+        matches!(self.phase, Phase::InFlight(_) | Phase::Away(_))
+    }
+
     /// How far it has come, as far as its tenant is charged for it.
     pub(in crate::engine) fn progress(&self) -> Progress {
         match &self.phase {

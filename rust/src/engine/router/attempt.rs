@@ -100,9 +100,7 @@ impl Router {
         out: &mut Vec<Effect>,
     ) {
         let now = self.advance(now);
-        let in_flight =
-            |request: &Request| matches!(request.phase, Phase::InFlight(_) | Phase::Away(_));
-        if !self.requests.get(id).is_some_and(in_flight) {
+        if !self.is_under_way(id) {
             self.counters.unknown_retries += 1;
             return;
         }

@@ -58,6 +58,7 @@ use crate::prompt::{self, AnswerStart, Digest, DigestConfig, Scratch as BodyScra
 use crate::time::{Instant, Span};
 
 pub use facts::Adopted;
+pub use resume::Part;
 
 pub use super::ask::{AlreadyKnown, Ask, Forwarded, Report, Usage};
 pub use super::fleet::models::{MODELS_PER_REPLICA_MAX, ModelList, Served};

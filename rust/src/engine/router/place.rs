@@ -134,10 +134,7 @@ impl Router {
             charge: None,
             submitted_ns: now,
             retry_safe: digest.retry_safe,
-            continues: lane == Lane::Batch
-                && forwarded.is_none()
-                && !kept
-                && digest.plan().is_some(),
+            continues: lane == Lane::Batch && forwarded.is_none() && !kept && digest.may_go_on(),
             given: None,
             body_bytes: u32::try_from(ask.body_bytes.max(digest.prompt_bytes)).unwrap_or(u32::MAX),
             attempts: 0,

@@ -9,10 +9,11 @@
 //! that come, and most streams of a dead region began long before. Their number has its own bounds:
 //! [`CONTINUATIONS_MAX`] for each request, and the streams that are open.
 
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::Router;
-use crate::engine::ask::Report;
+use crate::engine::ask::{Report, Usage};
 use crate::engine::effect::Effect;
 use crate::engine::fleet::health::Failure;
 use crate::engine::requests::request::{Given, Request};
@@ -23,7 +24,37 @@ use crate::time::{Instant, Span};
 /// where it is not cached, so an engine that dies of a request must not be followed through the whole fleet.
 pub const CONTINUATIONS_MAX: u32 = 8;
 
+/// What a client has of a stream that has left a replica, for another engine process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Replicas and peers tried for what is missing.
+    pub continuations: u32,
+    /// Tokens of the prompt, and those that the client has.
+    pub usage: Usage,
+    /// Events of the stream.
+    pub events: u64,
+}
+
 impl Router {
+    /// The request has been placed, and has not ended.
+    #[must_use]
+    pub fn knows(&self, id: RequestId) -> bool {
+        self.requests.contains(id)
+    }
+
+    /// The request is at a replica or at a peer: [`Self::retry`] decides what follows if it fails there.
+    #[must_use]
+    pub fn is_under_way(&self, id: RequestId) -> bool {
+        self.requests.get(id).is_some_and(Request::is_under_way)
+    }
+
+    /// The request streams and may go on elsewhere: [`Self::resume`] decides what follows if it breaks.
+    #[must_use]
+    pub fn may_resume(&self, id: RequestId) -> bool {
+        let request = self.requests.get(id);
+        request.is_some_and(|request| request.continues && request.started())
+    }
+
     /// The stream of a request's attempt broke or was withdrawn after its first byte, and the driver can go on
     /// with it elsewhere. `given`: what its client has.
     ///
@@ -38,8 +69,8 @@ impl Router {
         out: &mut Vec<Effect>,
     ) {
         let now = self.advance(now);
-        let begun = |request: &&mut Request| request.continues && request.started();
-        let Some(request) = self.requests.get_mut(id).filter(begun) else {
+        let may = self.may_resume(id);
+        let Some(request) = self.requests.get_mut(id).filter(|_| may) else {
             self.counters.unknown_retries += 1;
             return;
         };

@@ -261,12 +261,41 @@ impl Tenants {
         assumed_s: u32,
         now: Instant,
     ) -> Result<Option<Charge>, Refusal> {
-        let Some(place) = self.host(tenant, now) else {
+        let Some((place, row)) = self.open(tenant, (model, known), now) else {
             return Ok(None);
         };
-        let Some(account) = self.accounts.get_mut(place) else {
-            return Ok(None);
+        let account = &mut self.accounts[place];
+        if let Err(limit) = account.ask(predicted.tokens(), now) {
+            account.usage.figures(row).refused += 1;
+            return Err(limit.refusal(assumed_s));
+        }
+        Ok(Some(self.take((place, row), predicted, delivery)))
+    }
+
+    /// Charges a request that is under way already, whether it would pass a limit or not; and whether it does.
+    pub(in crate::engine) fn charge_late(
+        &mut self,
+        tenant: Tenant<&str>,
+        (model, known): (&str, bool),
+        (predicted, delivery): (Predicted, Delivery),
+        now: Instant,
+    ) -> (Option<Charge>, bool) {
+        let Some((place, row)) = self.open(tenant, (model, known), now) else {
+            return (None, false);
         };
+        let over = self.accounts[place].ask(predicted.tokens(), now).is_err();
+        (Some(self.take((place, row), predicted, delivery)), over)
+    }
+
+    /// The account that a request is charged to, and the row of its model.
+    fn open(
+        &mut self,
+        tenant: Tenant<&str>,
+        (model, known): (&str, bool),
+        now: Instant,
+    ) -> Option<(usize, u32)> {
+        let place = self.host(tenant, now)?;
+        let account = self.accounts.get_mut(place)?;
         account.guest |= !account.listed;
         if !std::mem::replace(&mut account.active, true) {
             self.active.push(place);
@@ -274,21 +303,26 @@ impl Tenants {
         let before = account.usage.len();
         let row = account.usage.row(model, known && self.rows < ROWS_MAX);
         self.rows += account.usage.len() - before;
-        let tokens = predicted.tokens();
-        if let Err(limit) = account.ask(tokens, now) {
-            account.usage.figures(row).refused += 1;
-            return Err(limit.refusal(assumed_s));
-        }
+        Some((place, row))
+    }
+
+    fn take(
+        &mut self,
+        (place, row): (usize, u32),
+        predicted: Predicted,
+        delivery: Delivery,
+    ) -> Charge {
+        let (account, tokens) = (&mut self.accounts[place], predicted.tokens());
         account.charge(tokens);
         let figures = account.usage.figures(row);
         figures.requests += 1;
         figures.charged_tokens += tokens;
-        Ok(Some(Charge {
+        Charge {
             account: crate::id::count(place),
             row,
             predicted,
             delivery,
-        }))
+        }
     }
 
     /// Looks at a request of which nothing but the head has come: a refusal if its tenant is over a limit, whatever

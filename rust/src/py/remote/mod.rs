@@ -1,5 +1,6 @@
 //! Binding of `remote`: a worker's side. It has no engine: it reads bodies, reports, and takes decisions.
 
+mod continuing;
 mod receive;
 
 use std::sync::Arc;
@@ -24,11 +25,12 @@ use crate::id::RequestId;
 use crate::prompt::blocks::Tail;
 use crate::prompt::isolation::ISOLATION_KEY_BYTES;
 use crate::prompt::{self, AnswerStart, Digest, DigestConfig, Scratch};
-use crate::record::Target;
 use crate::record::prompt::Prompt;
-use crate::remote::frame::{self, Hashes};
-use crate::remote::kept::Submitted;
-use crate::remote::submitted::{At, Body as Crossing, Head, Submit};
+use crate::record::{Life, Target};
+use crate::relay::Pool;
+use crate::remote::frame::{self, Bytes, Hashes, Inbox};
+use crate::remote::kept::{Journey, Submitted};
+use crate::remote::submitted::{Body as Crossing, Head, Submit};
 use crate::remote::up::{Told, Up};
 
 /// Where a request is, as its worker knows it.
@@ -36,11 +38,11 @@ use crate::remote::up::{Told, Up};
 enum Stand {
     /// The engine process has it, and has not said where it goes; or it waits there.
     Waits,
-    /// At a replica, since this attempt.
-    AtReplica(u32),
+    /// At a replica.
+    AtReplica,
     /// At a peer.
     AtPeer,
-    /// At a peer, and the engine process does not know it: the one that did has died.
+    /// The engine process does not know it: the one that did has died, and it is at a peer, or its replica is gone.
     Unknown,
 }
 
@@ -49,7 +51,7 @@ struct Live {
     request: Py<Request>,
     submitted: Submitted,
     stand: Stand,
-    started: bool,
+    journey: Journey,
 }
 
 /// The engine, as a worker reaches it: by bytes.
@@ -61,8 +63,11 @@ pub(super) struct RemoteEngine {
     records: bool,
     /// See `Engine.only_model`; empty: none is known.
     only_model: Option<String>,
+    /// Where ids are kept if streams go on elsewhere, and of which models they may.
+    kept: Option<(Arc<Pool>, Arc<[String]>)>,
+    continuing: bool,
     live: HashMap<u64, Live>,
-    inbox: Vec<u8>,
+    inbox: Inbox,
     outbox: Vec<u8>,
     /// An engine process takes reports.
     there: bool,
@@ -83,8 +88,10 @@ impl RemoteEngine {
             scratch: Scratch::default(),
             records: false,
             only_model: Some(String::new()),
+            kept: None,
+            continuing: false,
             live: HashMap::new(),
-            inbox: Vec::new(),
+            inbox: Inbox::default(),
             outbox: Vec::new(),
             there: false,
         }
@@ -104,7 +111,7 @@ impl RemoteEngine {
         Scanner {
             config: self.config.clone(),
             believes_all: self.believes_all,
-            models: None, // no stream of a worker goes on elsewhere
+            models: self.kept.as_ref().map(|(_, models)| Arc::clone(models)),
         }
     }
 
@@ -145,7 +152,7 @@ impl RemoteEngine {
             waited_ns: 0,
             head: Head::of(&ask),
             body: Crossing::of(&digest, &blocks),
-            at: None,
+            course: None,
         };
         let mut written = Vec::with_capacity(256 + blocks.len());
         if !frame::put(&mut written, &Up::Submit(submit)) {
@@ -160,6 +167,8 @@ impl RemoteEngine {
             key: ask.session_key(&self.config).or(digest.key),
         });
         let answer = AnswerStart::behind(&digest, &self.config);
+        let ids = self.kept.as_ref().filter(|_| digest.plan().is_some());
+        let pool = ids.map(|(pool, _)| Arc::clone(pool));
         let believed = ask.trusted || self.believes_all;
         let prompt_blocks = digest.blocks.len();
         digest.tail = Tail::default();
@@ -172,6 +181,7 @@ impl RemoteEngine {
             highest: None,
         };
         request.prompt = prompt.map(Arc::new);
+        request.pool = pool;
         request.id = RequestId(number);
         request.placed(said, body.asks_usage());
         drop(request);
@@ -179,7 +189,7 @@ impl RemoteEngine {
             request: kept,
             submitted: Submitted::new(written.split_off(frame::LENGTH_BYTES)),
             stand: Stand::Waits,
-            started: false,
+            journey: Journey::default(),
         };
         self.live.insert(number, live);
         Ok(())
@@ -192,8 +202,8 @@ impl RemoteEngine {
         let Some(live) = self.live.get_mut(&number) else {
             return;
         };
-        live.started = true;
-        live.submitted.forget_blocks();
+        live.journey.first_byte();
+        live.submitted.started();
         if live.stand != Stand::Unknown {
             let response_id = relay.inner.response_id();
             self.put(&Up::FirstByte {
@@ -219,18 +229,14 @@ impl RemoteEngine {
         let Some(live) = self.live.get_mut(&number) else {
             return Ok(());
         };
-        let unknown = std::mem::replace(&mut live.stand, Stand::Waits) == Stand::Unknown;
-        if unknown && self.there {
-            live.submitted
-                .put_again(&mut self.outbox, request.life.held_ns, None);
-        } else {
-            self.put(&Up::Retry {
-                number,
-                failure,
-                sent,
-                at_ns: now_ns,
-            });
-        }
+        live.journey.failed(failure, sent, now_ns);
+        let report = Up::Retry {
+            number,
+            failure,
+            sent,
+            at_ns: now_ns,
+        };
+        self.ask(&request.life, &report, number);
         Ok(())
     }
 
@@ -271,14 +277,14 @@ impl RemoteEngine {
 
     #[pyo3(signature = (note, /))]
     fn tell(&mut self, note: &[u8]) {
-        self.put(&Up::Note(note));
+        self.put(&Up::Note(Bytes(note)));
     }
 
     #[pyo3(signature = (recorder, /))]
     fn take_mail<'py>(&mut self, py: Python<'py>, recorder: &mut Recorder) -> Bound<'py, PyBytes> {
         recorder.0.take_records(|records| {
             if !records.is_empty() {
-                self.put(&Up::Records(records));
+                self.put(&Up::Records(Bytes(records)));
             }
         });
         let bytes = PyBytes::new(py, &self.outbox);
@@ -286,11 +292,16 @@ impl RemoteEngine {
         bytes
     }
 
+    #[getter]
+    fn mail_len(&self) -> usize {
+        self.outbox.len()
+    }
+
     // --------------------------------------------------------- the engine process goes and comes
 
     fn lost(&mut self) {
         self.there = false;
-        self.inbox.clear();
+        self.inbox = Inbox::default();
         self.outbox.clear();
     }
 
@@ -305,25 +316,11 @@ impl RemoteEngine {
             };
             let request = live.request.borrow(py);
             let course = &request.life;
-            match (live.stand, &course.target) {
-                (Stand::Waits, _) => {
-                    let waits_ns = course
-                        .held_since_ns
-                        .map_or(0, |at| now_ns.saturating_sub(at));
-                    let waited_ns = course.held_ns + waits_ns;
-                    live.submitted.put_again(&mut self.outbox, waited_ns, None);
+            match live.stand {
+                Stand::Waits | Stand::AtReplica => {
+                    live.put_again(&mut self.outbox, course, now_ns);
                 }
-                (Stand::AtReplica(attempt), Some(Target::Replica(replica))) => {
-                    let started = live.started;
-                    let at = At {
-                        replica,
-                        attempt,
-                        started,
-                    };
-                    live.submitted
-                        .put_again(&mut self.outbox, course.held_ns, Some(at));
-                }
-                _ => live.stand = Stand::Unknown,
+                Stand::AtPeer | Stand::Unknown => live.stand = Stand::Unknown,
             }
         }
     }
@@ -362,10 +359,43 @@ impl RemoteEngine {
     }
 }
 
+impl Live {
+    /// Submits it again, as far as it has come; `life`: its course.
+    fn put_again(&self, out: &mut Vec<u8>, life: &Life, now_ns: u64) {
+        let waits_ns = life.held_since_ns.map_or(0, |at| now_ns.saturating_sub(at));
+        let waited_ns = self.journey.waited_ns(life.held_ns + waits_ns);
+        let there = self.stand == Stand::AtReplica || self.journey.is_undecided();
+        let replica = match &life.target {
+            Some(Target::Replica(name)) if there => Some(&**name),
+            _ => None,
+        };
+        let course = self.journey.course(replica);
+        self.submitted.put_again(out, waited_ns, course);
+    }
+}
+
 impl RemoteEngine {
     fn put(&mut self, up: &Up<'_>) {
         if self.there {
             frame::put(&mut self.outbox, up);
+        }
+    }
+
+    /// Has the engine process decide about a request whose attempt has failed. One that it does not know is submitted
+    /// again.
+    fn ask(&mut self, life: &Life, report: &Up<'_>, number: u64) {
+        let Some(live) = self.live.get_mut(&number).filter(|_| self.there) else {
+            return self.wait(number); // the next engine process gets it
+        };
+        match std::mem::replace(&mut live.stand, Stand::Waits) {
+            Stand::Unknown => live.put_again(&mut self.outbox, life, 0),
+            _ => self.put(report),
+        }
+    }
+
+    fn wait(&mut self, number: u64) {
+        if let Some(live) = self.live.get_mut(&number) {
+            live.stand = Stand::Waits;
         }
     }
 

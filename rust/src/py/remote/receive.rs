@@ -1,6 +1,5 @@
 //! Binding of `remote`: what the engine process has decided about a worker's requests.
 
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
@@ -12,44 +11,49 @@ use crate::id::{PeerId, ReplicaId, RequestId};
 use crate::py::effects::{Note, effect_of};
 use crate::remote::down::Down;
 use crate::remote::frame::{self, FrameError};
-use crate::remote::mail::frames;
 use crate::time::{Instant, Span};
 
 #[pymethods]
 impl RemoteEngine {
     #[pyo3(signature = (data, /))]
-    fn receive<'py>(&mut self, py: Python<'py>, data: &[u8]) -> PyResult<Bound<'py, PyList>> {
-        let mut begun = std::mem::take(&mut self.inbox);
-        let data = if begun.is_empty() {
-            data
-        } else {
-            begun.extend_from_slice(data);
-            &begun[..]
-        };
+    fn receive<'py>(&mut self, py: Python<'py>, data: &[u8]) -> PyResult<Received<'py>> {
+        let mut inbox = std::mem::take(&mut self.inbox);
         let effects = PyList::empty(py);
-        let rest = frames(data, |bytes| {
+        let read_all = inbox.feed(data, |bytes| {
             if let Some(effect) = self.receive_one(py, frame::read(bytes)?)? {
                 effects.append(effect)?;
             }
             Ok::<(), Fault>(())
         });
-        self.inbox = rest.map_err(|Fault(error)| error)?.to_vec();
-        Ok(effects)
+        self.inbox = inbox;
+        match read_all {
+            Ok(()) => Ok((effects, None)),
+            Err(Fault::Frame(fault)) => Ok((effects, Some(fault))),
+            Err(Fault::Python(error)) => Err(error),
+        }
     }
 }
 
-/// The engine process has said what cannot be read, or Python failed.
-struct Fault(PyErr);
+/// The decisions that were read, and why what follows cannot be.
+type Received<'py> = (Bound<'py, PyList>, Option<String>);
+
+/// Why a decision is not taken.
+enum Fault {
+    /// The engine process has said what cannot be read.
+    Frame(String),
+    /// Python failed.
+    Python(PyErr),
+}
 
 impl From<FrameError> for Fault {
     fn from(error: FrameError) -> Self {
-        Self(PyValueError::new_err(error.to_string()))
+        Self::Frame(error.to_string())
     }
 }
 
 impl From<PyErr> for Fault {
     fn from(error: PyErr) -> Self {
-        Self(error)
+        Self::Python(error)
     }
 }
 
@@ -59,10 +63,10 @@ impl RemoteEngine {
         &mut self,
         py: Python<'py>,
         down: Down<'_>,
-    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+    ) -> Result<Option<Bound<'py, PyAny>>, Fault> {
         let number = match down {
             Down::Note(bytes) => {
-                let note = Note(PyBytes::new(py, bytes).unbind());
+                let note = Note(PyBytes::new(py, bytes.0).unbind());
                 return Ok(Some(Bound::new(py, note)?.into_any()));
             }
             Down::Placed { number, .. }
@@ -71,6 +75,7 @@ impl RemoteEngine {
             | Down::Reject { number, .. }
             | Down::Hold(number)
             | Down::Expire(number)
+            | Down::Unknown(number)
             | Down::Withdraw(number) => number,
         };
         let Some(live) = self.live.get_mut(&number) else {
@@ -92,11 +97,29 @@ impl RemoteEngine {
             request.bounded(highest);
             return Ok(Some(Bound::new(py, Placed(number))?.into_any()));
         }
+        if matches!(down, Down::Unknown(_)) {
+            self.unknown(py, number);
+            return Ok(None);
+        }
         let effect = live.decided(py, RequestId(number), down)?;
         if matches!(effect, Some(Effect::Reject(_) | Effect::Expire(_))) {
             self.live.remove(&number);
         }
-        effect.map(|effect| effect_of(py, effect)).transpose()
+        let effect = effect.map(|effect| effect_of(py, effect)).transpose()?;
+        Ok(effect)
+    }
+
+    /// The engine process does not know this request. If it is to decide about it, it gets it again.
+    fn unknown(&mut self, py: Python<'_>, number: u64) {
+        let Some(live) = self.live.get_mut(&number) else {
+            return;
+        };
+        if live.journey.is_undecided() {
+            let request = live.request.borrow(py);
+            live.put_again(&mut self.outbox, &request.life, 0);
+        } else {
+            live.stand = Stand::Unknown;
+        }
     }
 }
 
@@ -107,7 +130,7 @@ impl Live {
         py: Python<'_>,
         request: RequestId,
         down: Down<'_>,
-    ) -> PyResult<Option<Effect>> {
+    ) -> Result<Option<Effect>, Fault> {
         Ok(Some(match down {
             Down::Push {
                 replica,
@@ -117,7 +140,8 @@ impl Live {
                 guessed,
                 ..
             } => {
-                self.stand = Stand::AtReplica(attempt);
+                self.stand = Stand::AtReplica;
+                self.journey.sent(attempt);
                 self.request.borrow_mut(py).guessed = guessed;
                 Effect::Push(Push {
                     request,
@@ -137,6 +161,7 @@ impl Live {
                 ..
             } => {
                 self.stand = Stand::AtPeer;
+                self.journey.sent(attempt);
                 Effect::Forward(Forward {
                     request,
                     peer: PeerId(peer),
@@ -148,6 +173,7 @@ impl Live {
             }
             Down::Hold(_) => {
                 self.stand = Stand::Waits;
+                self.journey.held();
                 Effect::Hold(request)
             }
             Down::Withdraw(_) => Effect::Withdraw(request),
@@ -159,18 +185,26 @@ impl Live {
                 ..
             } => {
                 let code = errors::known(code);
-                let code = code.ok_or_else(|| PyValueError::new_err("reject: an unknown code"))?;
-                Effect::Reject(Reject {
-                    request,
-                    status: errors::status_of(code),
-                    code,
-                    message: message.into(),
-                    retry_after_s,
-                })
+                let code = code.ok_or_else(|| Fault::Frame("reject: an unknown code".into()))?;
+                rejected(request, code, (message, retry_after_s))
             }
-            Down::Placed { .. } | Down::Note(_) => return Ok(None),
+            Down::Placed { .. } | Down::Unknown(_) | Down::Note(_) => return Ok(None),
         }))
     }
+}
+
+fn rejected(
+    request: RequestId,
+    code: &'static str,
+    (message, retry_after_s): (&str, Option<u32>),
+) -> Effect {
+    Effect::Reject(Reject {
+        request,
+        status: errors::status_of(code),
+        code,
+        message: message.into(),
+        retry_after_s,
+    })
 }
 
 /// The engine process has placed the request; what becomes of it follows.

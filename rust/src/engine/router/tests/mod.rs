@@ -1,5 +1,6 @@
 //! The router driven by hand, and as a whole against an oracle.
 
+mod adopting;
 mod caching;
 mod digests;
 mod history;
