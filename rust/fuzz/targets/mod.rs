@@ -7,6 +7,7 @@
 mod body;
 mod chunked;
 mod events;
+mod frames;
 mod head;
 mod merge;
 mod messages;
@@ -29,7 +30,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     Target {
         name: "head",
         run: head::run,
@@ -79,6 +80,11 @@ pub const TARGETS: [Target; 10] = [
         name: "state",
         run: state::run,
         seeds: state::seeds,
+    },
+    Target {
+        name: "frames",
+        run: frames::run,
+        seeds: frames::seeds,
     },
 ];
 
