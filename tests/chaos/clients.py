@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import anthropic
+import httpx2
 import openai
+
+from tests.chaos.sockets import Lines
 
 TIMEOUT_S = 120.0
 """Longer than any scene: an answer that does not come is noticed by its own time-out, not by a client's."""
@@ -42,14 +45,22 @@ class Ledger:
     """Errors, by who asked and what it was told."""
     gaps_s: list[float] = field(default_factory=list)
     """The longest pause between two parts of each stream."""
+    broken: set[str] = field(default_factory=set)
+    """Names of the questions whose answer did not come."""
+    cut: set[str] = field(default_factory=set)
+    """Names of the questions whose answer cannot come: their connections were to a worker that was killed."""
 
 
 class Sdks:
     """The clients of one place: a balancer, or a replica that says what is right."""
 
-    def __init__(self, url: str) -> None:
-        self.openai = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0, timeout=TIMEOUT_S)
-        self.anthropic = anthropic.AsyncAnthropic(base_url=url, api_key=KEY, max_retries=0, timeout=TIMEOUT_S)
+    def __init__(self, url: str, client: httpx2.AsyncClient | None = None) -> None:
+        self.openai = openai.AsyncOpenAI(
+            base_url=f"{url}/v1", api_key=KEY, max_retries=0, timeout=TIMEOUT_S, http_client=client
+        )
+        self.anthropic = anthropic.AsyncAnthropic(
+            base_url=url, api_key=KEY, max_retries=0, timeout=TIMEOUT_S, http_client=client
+        )
 
     async def close(self) -> None:
         """Closes their connections."""
@@ -153,6 +164,10 @@ WAYS: dict[str, Way] = {
 }
 
 
+ERRORS = (openai.OpenAIError, anthropic.AnthropicError, httpx2.HTTPError, OSError, AssertionError)
+"""What clients notice. A stream that breaks is an error of the HTTP client below."""
+
+
 class Crowd:
     """Clients that ask until they are stopped.
 
@@ -161,13 +176,26 @@ class Crowd:
         count: of clients; the ways to ask take turns.
         name: begins the name of every question.
         ways: by name, of `WAYS`.
+        lines: connections for each request alone, whose ports are to be known; else they are kept.
     """
 
-    def __init__(self, url: str, count: int, name: str, ways: Sequence[str] = tuple(WAYS)) -> None:
+    def __init__(
+        self,
+        url: str,
+        count: int,
+        name: str,
+        ways: Sequence[str] = tuple(WAYS),
+        lines: Lines | None = None,
+    ) -> None:
         self.ledger = Ledger()
+        self.asking: dict[int, str] = {}
+        """The name of what each client asks now."""
         self._name = name
         self._stopping = False
-        self._sdks = Sdks(url)
+        shared = Sdks(url)
+        self._sdks = [
+            shared if lines is None else Sdks(url, lines.client(number, TIMEOUT_S)) for number in range(count)
+        ]
         self._clients = [
             asyncio.ensure_future(self._client(number, ways[number % len(ways)])) for number in range(count)
         ]
@@ -182,11 +210,16 @@ class Crowd:
             words = " ".join(f"{rng.getrandbits(20):x}" for _ in range(rng.randint(8, 80)))
             question = Question(name, f"{name} {words}", rng.randint(*TOKENS))
             heard_s: list[float] = []
+            self.asking[number] = name
+            sdks = self._sdks[number]
             try:
-                text = await WAYS[way](self._sdks, question, lambda heard=heard_s: heard.append(loop.time()))
-            except (openai.OpenAIError, anthropic.AnthropicError, OSError, AssertionError) as error:
+                text = await WAYS[way](sdks, question, lambda heard=heard_s: heard.append(loop.time()))
+            except ERRORS as error:
                 self.ledger.noticed[f"{way}: {type(error).__name__}: {error}"[:160]] += 1
+                self.ledger.broken.add(name)
                 continue
+            finally:
+                del self.asking[number]
             self.ledger.answered[question] = (way, text)
             gaps = [later - earlier for earlier, later in pairwise(heard_s)]
             if gaps:
@@ -196,7 +229,8 @@ class Crowd:
         """Lets what was asked be answered."""
         self._stopping = True
         await asyncio.gather(*self._clients)
-        await self._sdks.close()
+        for sdks in set(self._sdks):
+            await sdks.close()
         return self.ledger
 
 

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 
 from tests.chaos.clients import Crowd, Ledger
 from tests.chaos.fleet import Fleet, fleet
+from tests.chaos.sockets import Lines, peers_of, unread_bytes
 from tests.support.partitions import WAYS
 from tests.support.processes import Balancer, answers, balancer, eventually
 from tests.support.regions import Regions, regions
@@ -33,6 +34,12 @@ HERE, THERE = "us", "eu"
 REGION = ("--profile", "l4-8b", "--time-scale", "0.3", "--max-num-seqs", "4")
 
 OCEAN = ("--rtt-s", "0.02")
+WORKERS = ("--workers", "2")
+
+LOOK_S = 0.05
+"""Between two looks at sockets, of which so many in a row find nothing unread:"""
+
+SETTLED = 3
 
 PATIENT = ["--hold-timeout-s", "60"]
 """Clients wait rather than be refused while replicas are away."""
@@ -43,11 +50,10 @@ async def in_thread(work: Callable[[], object]) -> None:
     await asyncio.get_running_loop().run_in_executor(None, work)
 
 
-async def under_load(url: str, name: str, seconds: float, fault: Fault) -> tuple[int, Ledger]:
+async def under_load(crowd: Crowd, seconds: float, fault: Fault) -> tuple[int, Ledger]:
     """Clients ask, and faults follow each other."""
     loop = asyncio.get_running_loop()
     ending = loop.time() + seconds
-    crowd = Crowd(url, CLIENTS, name)
     faults = 0
     for number in itertools.count():
         await asyncio.sleep(EVERY_S)
@@ -69,7 +75,7 @@ async def over_replicas(
         async def one(number: int) -> None:
             await fault(replicas, number % len(replicas))
 
-        return await under_load(front.url, name, seconds, one)
+        return await under_load(Crowd(front.url, CLIENTS, name), seconds, one)
 
 
 async def killed(replicas: Fleet, index: int) -> None:
@@ -98,7 +104,8 @@ async def over_regions(
     With ``wan`` all that is between them goes through ``skylb wan`` with these flags.
     """
     with regions(HERE, THERE, mock=REGION, arguments=[*PATIENT, *arguments], wan=wan) as found:
-        return await under_load(found[HERE].front.url, name, seconds, lambda number: fault(found, number))
+        crowd = Crowd(found[HERE].front.url, CLIENTS, name)
+        return await under_load(crowd, seconds, lambda number: fault(found, number))
 
 
 async def peer_killed(found: Regions, number: int) -> None:
@@ -143,13 +150,19 @@ async def replaced(seconds: float) -> tuple[int, Ledger]:
     with ExitStack() as stack:
         replicas = stack.enter_context(fleet(REPLICAS))
         front = stack.enter_context(balancer(*replicas.urls, arguments=PATIENT))
-        return await under_load(front.url, "replaced", seconds, lambda _: in_thread(lambda: succeed(front)))
+        crowd = Crowd(front.url, CLIENTS, "replaced")
+        return await under_load(crowd, seconds, lambda _: in_thread(lambda: succeed(front)))
 
 
 def kill_engine_process(front: Balancer) -> None:
     """The process that decides dies, and another one takes its place."""
     before = pid_of(front)
     os.kill(before, signal.SIGKILL)
+    another(front, before)
+
+
+def another(front: Balancer, before: int) -> None:
+    """Waits for the engine process that takes the place of this one."""
     eventually(lambda: answers(f"{front.admin}/health") and pid_of(front) != before, what="another one")
 
 
@@ -157,12 +170,69 @@ async def engine_killed(seconds: float) -> tuple[int, Ledger]:
     """The engine process of a balancer with workers dies again and again."""
     with ExitStack() as stack:
         replicas = stack.enter_context(fleet(REPLICAS))
-        front = stack.enter_context(balancer(*replicas.urls, arguments=[*PATIENT, "--workers", "2"]))
+        front = stack.enter_context(balancer(*replicas.urls, arguments=[*PATIENT, *WORKERS]))
 
         async def kill(_number: int) -> None:
             await in_thread(lambda: kill_engine_process(front))
 
-        return await under_load(front.url, "engine", seconds, kill)
+        return await under_load(Crowd(front.url, CLIENTS, "engine"), seconds, kill)
+
+
+async def engine_and_replica_killed(seconds: float) -> tuple[int, Ledger]:
+    """The engine process dies, and a replica before another one has taken its place."""
+    with ExitStack() as stack:
+        replicas = stack.enter_context(fleet(REPLICAS))
+        arguments = [*PATIENT, *WORKERS, CONTINUING]
+        front = stack.enter_context(balancer(*replicas.urls, arguments=arguments))
+
+        async def kill(number: int) -> None:
+            before = pid_of(front)
+            os.kill(before, signal.SIGKILL)
+            await killed(replicas, number % len(replicas))
+            await in_thread(lambda: another(front, before))
+
+        return await under_load(Crowd(front.url, CLIENTS, "both"), seconds, kill)
+
+
+async def worker_killed(seconds: float) -> tuple[int, Ledger]:
+    """Workers of a balancer with two die in turn. Those notice it that were connected to one, and no others.
+
+    Each request has a connection of its own. A worker is stopped before it is killed: whose requests are at
+    it is then certain, once the clients have read what it has written.
+    """
+    with ExitStack() as stack:
+        replicas = stack.enter_context(fleet(REPLICAS))
+        front = stack.enter_context(balancer(*replicas.urls, arguments=[*PATIENT, *WORKERS]))
+        await in_thread(lambda: eventually(lambda: len(workers_of(front)) == 2, what="workers"))
+        lines = Lines()
+        crowd = Crowd(front.url, CLIENTS, "worker", lines=lines)
+
+        async def kill(number: int) -> None:
+            await in_thread(lambda: eventually(lambda: len(workers_of(front)) == 2, what="workers"))
+            pid = workers_of(front)[1 + number % 2]
+            os.kill(pid, signal.SIGSTOP)
+            ports = await settled(pid, front.port)
+            at_it = {asked for client, asked in crowd.asking.items() if lines.ports.get(client) in ports}
+            crowd.ledger.cut |= at_it
+            os.kill(pid, signal.SIGKILL)
+
+        return await under_load(crowd, seconds, kill)
+
+
+async def settled(pid: int, port: int) -> set[int]:
+    """The ports of the clients of a process that is stopped, once they have read all that it has written."""
+    rests = 0
+    while rests < SETTLED:
+        await asyncio.sleep(LOOK_S)
+        ports = peers_of(pid, port)
+        rests = rests + 1 if not unread_bytes(ports) else 0
+    return ports
+
+
+def workers_of(front: Balancer) -> dict[int, int]:
+    """The processes of the workers that serve, by their numbers."""
+    found = front.state()["workers"]
+    return {of["worker"]: of["pid"] for of in found if of["attached"] and of["pid"]}
 
 
 def over(fault: Callable[[Fleet, int], Awaitable[None]], *arguments: str) -> Scene:
@@ -185,5 +255,8 @@ SCENES: dict[str, Scene] = {
     "the region evacuated": between(evacuated, CONTINUING),
     "the balancer replaced": replaced,
     "the engine process killed": engine_killed,
+    "replicas killed, 2 workers": over(killed, CONTINUING, *WORKERS),
+    "the engine process killed, then a replica": engine_and_replica_killed,
+    "a worker killed": worker_killed,
 }
 """By the name in the table."""

@@ -21,7 +21,7 @@ fn refusal(members: &Value) -> Option<Reason> {
     match digest.continuing {
         Continuing::Planned(_) => None,
         Continuing::Refused(reason) => Some(reason),
-        Continuing::Off => panic!("it is a stream"),
+        Continuing::Off | Continuing::Elsewhere => panic!("it is a stream, and read here"),
     }
 }
 
