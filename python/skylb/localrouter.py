@@ -370,8 +370,7 @@ class LocalRouter(Router):
 
         Args:
             post: with the number of a worker that has mail.
-            fleet_changed: before an effect can name a replica or a peer that is new, and when streams go on
-                elsewhere from now on, or no longer.
+            fleet_changed: before an effect can name a new replica or peer, and where `continuing` changes.
         """
         self._post = post
         self._fleet_changed = fleet_changed
@@ -387,15 +386,12 @@ class LocalRouter(Router):
         return lost
 
     def serve(self, worker: int, data: bytes, recorder: Recorder) -> tuple[list[bytes], str | None]:
-        """Carries out what a worker reports.
+        """Carries out what a worker reports: its notes, and why what follows cannot be read, if so.
 
         Args:
             worker: its number.
             data: some of its bytes.
             recorder: counts the records among them.
-
-        Returns:
-            Its messages to the code around the engine, and why what follows cannot be understood, if so.
         """
         effects, notes, fault = self._engine.serve(worker, data, recorder, monotonic_ns())
         self._deliver_and_arm(effects)
