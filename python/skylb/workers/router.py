@@ -132,11 +132,11 @@ class RemoteRouter(RequestRouter):
 
     def retry(self, request: Request, failure: int, *, sent: bool, now_ns: int, status: int = 0) -> None:
         self._engine.retry(request, failure, sent, now_ns, status)
-        self._post(urgent=True)
+        self._await_decision(request)
 
     def resume(self, request: Request, relay: Relay, failure: int, *, now_ns: int, status: int = 0) -> None:
         self._engine.resume(request, relay, failure, now_ns, status)
-        self._post(urgent=True)
+        self._await_decision(request)
 
     @property
     def continuing(self) -> bool:
@@ -307,6 +307,12 @@ class RemoteRouter(RequestRouter):
         self._late_len = LATE_MAX + 1
         log.warning("no engine process for %g s: requests that wait for it are refused", PATIENCE_S)
         self._deliver(self._engine.give_up(self._retry_after_s))
+
+    def _await_decision(self, request: Request) -> None:
+        """Asks the engine process, or the next one. Where none has come in time, it waits for none."""
+        if self._line is None and self._patience is None:
+            asyncio.get_running_loop().call_soon(self._refuse, request.id)
+        self._post(urgent=True)
 
     def _refuse(self, number: int) -> None:
         if number in self._sinks and self._line is None:
