@@ -298,7 +298,7 @@ class Operations:
         return self.control.drains(name)
 
     def leave(self, name: str, in_s: float, *, ends: bool) -> None:
-        """A replica ends in so many seconds, or is to be empty: it gets nothing new, and what is there leaves."""
+        """A replica ends in so many seconds, or is to be empty: it gets nothing new, its requests leave."""
         self.control.leave(name, monotonic_ns() + round(in_s * 1e9), ends=ends)
 
     def set_log_level(self, level: str) -> None:

@@ -84,8 +84,8 @@ class Fleet:
     def leave(self, name: str, at_ns: int, *, ends: bool = True) -> bool:
         """A replica is left at this time of the monotonic clock; ``False`` for an unknown name.
 
-        It drains. If it ``ends`` then, it is left before; otherwise an operator wants it empty. The notice is of
-        this server: it is forgotten when the replica leaves the fleet.
+        It drains. If it ``ends`` then, it is left before; otherwise an operator wants it empty. The notice is
+        of this server: it is forgotten when the replica leaves the fleet.
         """
         replica = self._replicas.get(name)
         if replica is None:

@@ -2,6 +2,8 @@
 
 use super::Fleet;
 use super::member::{Member, Notice};
+use crate::engine::config::Config;
+use crate::engine::demand::Demand;
 use crate::id::ReplicaSlot;
 use crate::time::{Instant, Span};
 
@@ -70,6 +72,19 @@ impl Fleet {
             }
         }
         due
+    }
+}
+
+impl Fleet {
+    /// Room for such a request at all replicas that it may use.
+    pub(in crate::engine) fn room(&self, demand: &Demand, config: &Config, now: Instant) -> u64 {
+        let members = self.serving(demand.model).iter();
+        let usable = members
+            .filter_map(|slot| self.member(*slot))
+            .filter(|member| member.ready(config, now) && demand.may_use(member.region_bit));
+        usable
+            .map(|member| u64::from(member.free(config, now)))
+            .sum()
     }
 }
 

@@ -1,7 +1,9 @@
 //! Regions that streams leave at a time, as operators have ordered.
 
 use super::Mesh;
+use crate::engine::config::Config;
 use crate::engine::fleet::notice::LOOK_NS;
+use crate::engine::requests::leaving::Origin;
 use crate::time::Instant;
 
 /// A region that streams leave.
@@ -36,13 +38,37 @@ impl Mesh {
         self.departures.iter().map(|of| of.look_ns).min()
     }
 
-    /// The regions that have to be left by now.
-    pub(in crate::engine) fn departures_due(&mut self, now: Instant) -> Vec<String> {
+    /// The regions that have to be left by now: ours, or those of peers.
+    pub(in crate::engine) fn departures_due(&mut self, now: Instant) -> Vec<Origin> {
         let due = self.departures.iter_mut().filter(|of| of.look_ns <= now);
-        due.map(|of| {
+        let due = due.map(|of| {
             of.look_ns = now + LOOK_NS;
             of.region.clone()
-        })
-        .collect()
+        });
+        let due: Vec<String> = due.collect();
+        let origin = |region: &String| {
+            let there = self.peers().filter(|(_, peer)| peer.region == *region);
+            if *region == self.region {
+                Origin::Home
+            } else {
+                Origin::Peers(there.map(|(slot, _)| slot).collect())
+            }
+        };
+        due.iter().map(origin).collect()
+    }
+
+    /// Room that peers in these regions have granted for a model.
+    pub(in crate::engine) fn room(
+        &self,
+        model: &str,
+        regions: u64,
+        config: &Config,
+        now: Instant,
+    ) -> u64 {
+        let usable = self
+            .peers()
+            .filter(|(_, peer)| peer.region_bit & regions != 0);
+        let room = usable.map(|(_, peer)| peer.room(model, config.peer_hold_max, now));
+        room.fold(0, u64::saturating_add)
     }
 }

@@ -4,6 +4,7 @@
 pub mod budget;
 mod charges;
 mod check;
+pub mod leaving;
 pub mod look;
 mod refusals;
 pub mod request;

@@ -14,7 +14,6 @@
 //! | `limits` | what tenants may use, and are charged |
 //! | `resume` | streams that go on elsewhere from where they were |
 //! | `withdraw` | requests at replicas that show no sign of life |
-//! | `depart` | requests that leave a replica or a region at a time |
 //! | `facts/` | what is reported of replicas and peers, and time that passes |
 //! | `look` | requests for a model in no list, until the lists have been read again |
 //! | `refuse`, `report`, `check` | what clients and operators see; the invariants |
@@ -22,7 +21,6 @@
 mod arrivals;
 mod attempt;
 mod check;
-mod depart;
 mod facts;
 mod find;
 mod forward;

@@ -24,6 +24,9 @@ use crate::time::{Instant, Span};
 /// where it is not cached, so an engine that dies of a request must not be followed through the whole fleet.
 pub const CONTINUATIONS_MAX: u32 = 8;
 
+/// A stream that an operator wants to leave may use up so many of its tries; the others are for failures.
+pub(super) const DEPARTURES_MAX: u32 = CONTINUATIONS_MAX / 2;
+
 /// What a client has of a stream that has left a replica, for another engine process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {

@@ -5,6 +5,7 @@
 
 mod adopt;
 mod cached;
+mod depart;
 mod keep;
 mod peers;
 mod replicas;

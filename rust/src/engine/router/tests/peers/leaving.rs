@@ -281,3 +281,28 @@ fn an_order_for_a_region_that_nobody_is_in_is_forgotten() {
         .call(|router, now, out| router.evacuate("us", (false, None), now, out));
     assert_eq!(pair.us.router.mesh.next_departure_ns(), None);
 }
+
+#[test]
+fn the_room_of_a_replica_that_leaves_is_granted_to_nobody_and_nothing_that_comes_goes_there() {
+    let mut pair = Pair::new(config(), (1, 2));
+    let before = pair.us.room(EU);
+    assert!(before > 1);
+    let leave = Some(Leave::Ends(pair.eu.now + 60 * S));
+    pair.eu.drain(0, true);
+    pair.eu
+        .call(|router, now, out| router.set_notice(ReplicaId(0), leave, now, out));
+    pair.tell();
+    pair.tell();
+    assert!(pair.us.room(EU) < before, "as if it had one replica");
+    pushed(&pair.us.submit("m"));
+    assert_eq!(forwarded(&pair.us.submit("m")).1, EU);
+    let (_, replica, _) = pushed(&pair.eu.arrives(US, 1));
+    assert_eq!(replica, 1);
+    // The other one leaves too: no room is left there, and the origin serves its requests itself.
+    pair.eu.drain(1, true);
+    pair.eu
+        .call(|router, now, out| router.set_notice(ReplicaId(1), leave, now, out));
+    pair.tell();
+    pair.tell();
+    assert_eq!(pair.us.room(EU), 0);
+}
