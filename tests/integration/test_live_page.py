@@ -1,7 +1,9 @@
 """The live page in a real browser: what it shows, and what its buttons do to real processes."""
 
+import asyncio
 import re
 import signal
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 from tests.integration.test_demo import children_of, demo
 from tests.support.chromium import CHROMIUM, Page, chromium
 from tests.support.mock import run
-from tests.support.processes import SKYLB, Child
+from tests.support.processes import PATIENCE_S, SKYLB, Child
 
 pytestmark = [
     pytest.mark.any_clock,
@@ -186,8 +188,15 @@ def says(where: str, text: str) -> str:
     return f"document.getElementById({where!r}).innerText.includes({text!r})"
 
 
-async def drain_and_kill(page: Page, urls: list[str], replicas: Child) -> None:
-    """Drains a replica with its button, takes it back, and kills both."""
+def post(url: str) -> None:
+    """An order to the admin listener."""
+    order = urllib.request.Request(url, method="POST", data=b"")
+    with urllib.request.urlopen(order, timeout=PATIENCE_S) as answer:
+        assert answer.status == 200
+
+
+async def drain_and_kill(page: Page, admin: str, urls: list[str], replicas: Child) -> None:
+    """Drains a replica with its button, takes it back, announces its end, takes it back, and kills both."""
     label = urls[0].removeprefix("http://")
     await page.until("document.querySelectorAll('[data-replica]').length === 2")
     await page.until(says("headline", "All well: 2 replicas serve"))
@@ -200,6 +209,12 @@ async def drain_and_kill(page: Page, urls: list[str], replicas: Child) -> None:
     await page.until(says("events", f"replica {label} is draining: by an operator"))
     await page.click(button)
     await page.until(f"!({line(label, 'draining')})")
+    await asyncio.to_thread(post, f"{admin.rstrip(chr(47))}/replicas/{label}/leave?in=600")
+    for left in ("ends in 59", "ends in 58"):  # it counts
+        await page.until(line(label, left))
+    keep("leaving", await page.screenshot())
+    await page.click(button)
+    await page.until(f"!({line(label, 'ends in')})")
     await page.until(says("headline", "All well: 2 replicas serve"))
     replicas.kill()
     await page.until(says("headline", "No request can be served: no replica is ready."))
@@ -212,7 +227,7 @@ def test_a_balancers_own_page_drains_a_replica_and_says_what_is_wrong_when_all_a
 
         async def look() -> None:
             async with chromium(address) as page:
-                await drain_and_kill(page, urls, replicas)
+                await drain_and_kill(page, address, urls, replicas)
                 assert page.complaints == []
                 keep("own-down", await page.screenshot())
 

@@ -220,7 +220,7 @@ def _replica(replica: ReplicaState, state: State, pulses: Pulses) -> ReplicaFram
         name=replica.name,
         label=replica.name.removeprefix("http://"),
         word=member.word,
-        reason=member.reason,
+        reason=", ".join(text for text in (member.reason, replica.countdown) if text),
         for_s=None if since_s is None else round(state.process.uptime_s - since_s),
         running=replica.running,
         waiting=replica.waiting,

@@ -24,6 +24,17 @@ class ReplicaState(msgspec.Struct, frozen=True):
     kv_used: float | None = None
     models: list[str] = []
     removed: bool = False
+    leaves_in_s: float | None = None
+    empties_in_s: float | None = None
+
+    @property
+    def countdown(self) -> str:
+        """Text that says how long it is until it is left; empty for one that stays."""
+        if self.leaves_in_s is not None:
+            return f"ends in {self.leaves_in_s:.0f} s" if self.leaves_in_s > 0 else "its time is over"
+        if self.empties_in_s is None:
+            return ""
+        return f"requests leave in {self.empties_in_s:.0f} s" if self.empties_in_s > 0 else "requests leave"
 
 
 class PeerState(msgspec.Struct, frozen=True):
@@ -62,6 +73,7 @@ class _Mesh(msgspec.Struct, frozen=True):
     name: str = "local"
     region: str = ""
     evacuating: bool = False
+    leaves_in_s: float | None = None
 
 
 class State(msgspec.Struct, frozen=True):

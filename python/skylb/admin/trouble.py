@@ -83,7 +83,10 @@ def _balancer(state: State, *, serves: bool) -> Iterator[Trouble]:
     elif not serves:
         yield Trouble("bad", "No request can be served: no replica is ready.")
     if state.mesh is not None and state.mesh.evacuating:
-        yield Trouble("warn", "This region is evacuated: its requests go to the other regions.")
+        left_s = state.mesh.leaves_in_s
+        running = "" if left_s is None else f" Those that run leave in {left_s:.0f} s."
+        running = " Those that run leave." if left_s == 0 else running
+        yield Trouble("warn", f"This region is evacuated: its requests go to the other regions.{running}")
 
 
 def _failures(pulses: Pulses) -> Iterator[Trouble]:
@@ -111,7 +114,8 @@ def _replicas(state: State, pulses: Pulses) -> Iterator[Trouble]:
         if member.word in GOOD:
             continue
         level = "bad" if member.word in BAD else "note" if member.word == "draining" else "warn"
-        reason = f": {member.reason}" if member.reason else ""
+        reasons = [text for text in (member.reason, replica.countdown) if text]
+        reason = f": {', '.join(reasons)}" if reasons else ""
         since = pulses.since_s(key)
         age = _age(state.process.uptime_s - since) if since is not None else ""
         lasts = f"has been {member.word} for {age}" if age else f"is {member.word}"

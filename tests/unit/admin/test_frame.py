@@ -108,6 +108,32 @@ def test_an_evacuated_region_whose_replicas_are_well_is_no_region_that_cannot_se
     assert text in [trouble.text for trouble in shown.troubles]
 
 
+@pytest.mark.parametrize(
+    ("told", "text"),
+    [
+        ({"leaves_in_s": 94.6}, "ends in 95 s"),
+        ({"leaves_in_s": 0.0}, "its time is over"),
+        ({"empties_in_s": 12.2}, "requests leave in 12 s"),
+        ({"empties_in_s": 0.0}, "requests leave"),
+    ],
+)
+def test_a_replica_that_is_left_at_a_time_shows_how_long_it_is_until_then(
+    told: dict[str, float], text: str
+) -> None:
+    shown = frame(state(draining=True, **told), pulses("draining: by an operator"), serves=True)
+    assert shown.replicas[0].reason == f"by an operator, {text}"
+    assert shown.troubles[0].text.endswith(f": by an operator, {text}.")
+    assert frame(state(), pulses(), serves=True).replicas[0].reason == ""
+
+
+def test_an_evacuated_region_shows_when_its_streams_leave() -> None:
+    mesh = {"name": "us", "region": "us", "evacuating": True}
+    for left_s, text in ((7.4, "Those that run leave in 7 s."), (0.0, "Those that run leave.")):
+        told = msgspec.to_builtins(state(peers=("eu",))) | {"mesh": mesh | {"leaves_in_s": left_s}}
+        shown = frame(msgspec.convert(told, State), pulses(), serves=True)
+        assert shown.headline.endswith(f"to the other regions. {text}")
+
+
 def test_a_forward_that_a_peer_was_refused_is_no_failed_request_and_a_client_refused_for_a_peer_is() -> None:
     found = pulses()
     forwards = {"peer_hold_max": 4, "evacuating": 3, "not_served_here": 2, "hop_limit": 1}

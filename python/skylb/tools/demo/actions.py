@@ -17,6 +17,9 @@ POLICIES = ("predictive", "round_robin")
 
 VERB_TIMEOUT_S = 5.0
 
+WITHIN_S = 5.0
+"""Streams that run in a region that is evacuated leave it after so long, where they may."""
+
 T = TypeVar("T")
 
 
@@ -131,7 +134,8 @@ class Actions:
             raise ActionError(f"balancer {name} is dead")
         if len(self._world.regions) == 1:
             raise ActionError("there is no other region")
-        await tell(f"{region.admin}/regions/{name}/{'evacuate' if evacuating else 'undrain'}")
+        verb = f"evacuate?within={WITHIN_S:g}" if evacuating else "undrain"
+        await tell(f"{region.admin}/regions/{name}/{verb}")
         region.evacuating = evacuating
         return f"region {name} {'is being evacuated' if evacuating else 'takes work again'}"
 

@@ -19,6 +19,7 @@ class ReplicaFrame(msgspec.Struct, frozen=True, kw_only=True):
         capacity: requests it runs at once; 0 where unknown.
         cached: share of recent prompt tokens that it found in its cache.
         draining: it gets no new requests.
+        countdown: says how long it is until it is left; empty for one that stays.
         served_by: the balancer that serves it.
     """
 
@@ -29,6 +30,7 @@ class ReplicaFrame(msgspec.Struct, frozen=True, kw_only=True):
     capacity: int = 0
     cached: float | None = None
     draining: bool = False
+    countdown: str = ""
     served_by: str = ""
 
 

@@ -29,7 +29,7 @@ function choose(box, verbs) {
 const REPLICA_VERBS = [["kill", "Kill", "SIGKILL, as a machine that dies"], ["start", "Start", "starts it again, its cache empty"]];
 const BALANCER_VERBS = [["kill", "Kill balancer", "SIGKILL to the balancer; its replicas live on"],
   ["start", "Start balancer", "starts it again where it was"]];
-const REGION_VERBS = [["evacuate", "Evacuate", "new and held work leaves the region; what is under way ends"],
+const REGION_VERBS = [["evacuate", "Evacuate", "new and held work leaves the region; streams that may go on elsewhere leave after 5 s, others end"],
   ["return", "Return", "the region takes work again"]];
 const LINK_VERBS = [["cut", "Cut", "connections are reset, new ones refused"],
   ["blackhole", "Blackhole", "everything sent is swallowed, nobody is told"], ["heal", "Heal", "the link is as it was"]];
@@ -55,7 +55,7 @@ function drawReplica(part, replica, region) {
   const dead = replica.health === "killed";
   part.box.classList.toggle("dead", dead);
   const by = replica.served_by && replica.served_by !== region ? ` by ${replica.served_by}` : "";
-  put(part.health, by ? `served${by}` : replica.draining ? "draining" : replica.health);
+  put(part.health, by ? `served${by}` : replica.draining ? replica.countdown || "draining" : replica.health);
   part.health.style.color = dead || replica.health === "down" ? "var(--bad)"
     : replica.health !== "up" || replica.draining || by ? "var(--warn)" : "";
   const most = Math.max(replica.capacity, replica.in_flight, 1) + 3;

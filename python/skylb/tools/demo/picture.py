@@ -156,6 +156,7 @@ class Picture:
             capacity=self._settings.sequences,
             cached=history.hit_rate(replica.url),
             draining=seen.draining,
+            countdown=seen.countdown,
             served_by=server,
         )
 

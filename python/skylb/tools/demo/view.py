@@ -108,7 +108,7 @@ class View(LiveView):
         return Group(table, footer)
 
     def _replica_cells(self, replica: ReplicaFrame, region: str) -> tuple[RenderableType, ...]:
-        health = "draining" if replica.draining else replica.health
+        health = (replica.countdown or "draining") if replica.draining else replica.health
         if replica.served_by not in {"", region}:
             health = f"by {replica.served_by}"
         style = "" if health == "up" else "red" if health in {"killed", "down"} else "yellow"
