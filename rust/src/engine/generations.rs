@@ -27,6 +27,14 @@ impl<K: Copy + Eq + Hash, V: Copy> Generations<K, V> {
         }
     }
 
+    /// Changes the bound. Where there are more entries, all are dropped.
+    pub(in crate::engine) fn set_len_max(&mut self, len_max: usize) {
+        self.half = len_max.div_ceil(2);
+        if self.len() > len_max {
+            (self.young, self.old) = (HashMap::default(), HashMap::default());
+        }
+    }
+
     /// An entry's value; not a use.
     pub(in crate::engine) fn get(&self, key: K) -> Option<V> {
         self.young.get(&key).or_else(|| self.old.get(&key)).copied()

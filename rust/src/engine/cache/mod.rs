@@ -22,7 +22,7 @@ pub(in crate::engine) use self::radix::Pin;
 pub(in crate::engine) use self::radix::keep::{Ages, Runs, Slice};
 use self::radix::{Radix, RadixConfig};
 use self::reported::Reported;
-pub(in crate::engine) use self::reported::{STRIDE, places};
+pub(in crate::engine) use self::reported::{PLACES_MAX, STRIDE, places};
 pub(in crate::engine) use self::retention::Retention as KeptRetention;
 use self::retention::Retention;
 use super::config::Config;

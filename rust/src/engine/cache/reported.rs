@@ -10,10 +10,12 @@ use crate::id::ReplicaSlot;
 
 /// Blocks between two places of a path from which more may be told.
 pub(in crate::engine) const STRIDE: usize = 16;
-/// Places that are known at once, of all paths.
+/// Places that are known at once, of all paths. Those who report divide them among themselves.
 pub const PLACES_MAX: usize = 262_144;
 /// Marks of one replica that are looked at for what it caches most likely.
 const RECENT_MARKS: usize = 512;
+/// Blocks of all paths that are put together for that: half a megabyte of hashes, so that the loop goes on soon.
+const RECENT_BLOCKS_MAX: usize = 65_536;
 
 /// A node of the tree at each place from which more may be told: at the place, or below it.
 #[derive(Debug)]
@@ -71,8 +73,9 @@ impl Cache {
         self.tree.depth(blocks)
     }
 
-    /// The prompts that a replica was sent last, the youngest first.
-    pub(in crate::engine) fn recent(&self, slot: ReplicaSlot) -> Vec<Vec<u64>> {
-        self.tree.recent(slot.number(), RECENT_MARKS)
+    /// Calls `visit` with the prompts that a replica was sent last, the youngest first, until it answers false.
+    pub(in crate::engine) fn recent(&self, slot: ReplicaSlot, visit: impl FnMut(&[u64]) -> bool) {
+        let bounds = (RECENT_MARKS, RECENT_BLOCKS_MAX);
+        self.tree.recent(slot.number(), bounds, visit);
     }
 }

@@ -56,38 +56,45 @@ impl Radix {
         blocks
     }
 
-    /// The paths that an owner has used last, the youngest first, as far as `marks_max` of its marks tell.
-    #[must_use]
-    pub fn recent(&self, owner: u32, marks_max: usize) -> Vec<Vec<u64>> {
+    /// Calls `visit` with the paths that an owner has used last, the youngest first, as far as `marks_max` of its
+    /// marks tell, until it answers false. After `blocks_max` blocks no further path is put together.
+    pub fn recent(
+        &self,
+        owner: u32,
+        (marks_max, blocks_max): (usize, usize),
+        mut visit: impl FnMut(&[u64]) -> bool,
+    ) {
         let Some(slot) = self.owners.find(owner) else {
-            return Vec::new();
+            return;
         };
-        let mut paths = Vec::new();
-        // Upper nodes of a path are younger in the list than those below them.
-        let mut last = NIL;
-        let mut last_len = 0;
+        let mut blocks = 0;
         let mut end = |node: u32, len: usize| {
-            if node != NIL {
-                paths.push(self.path_within(node, len, 0));
+            if node == NIL {
+                return true;
             }
+            let path = self.path_within(node, len, 0);
+            blocks += path.len();
+            visit(&path) && blocks < blocks_max
         };
         for list in [self.owners[slot].pinned, self.owners[slot].idle] {
+            // Upper nodes of a path are younger in the list than those below them.
+            let (mut last, mut last_len) = (NIL, 0);
             let mut mark = list.head;
             for _ in 0..marks_max {
                 if mark == NIL {
                     break;
                 }
                 let node = self.marks[mark].node;
-                if self.nodes[node].parent != last {
-                    end(last, last_len);
+                if self.nodes[node].parent != last && !end(last, last_len) {
+                    return;
                 }
                 (last, last_len) = (node, usize::from(self.marks[mark].len));
                 mark = self.marks[mark].next;
             }
-            end(last, last_len);
-            (last, last_len) = (NIL, 0);
+            if !end(last, last_len) {
+                return;
+            }
         }
-        paths
     }
 }
 
@@ -117,6 +124,15 @@ mod tests {
         (0..len).map(own).collect()
     }
 
+    fn recent(tree: &Radix, owner: u32, bounds: (usize, usize)) -> Vec<Vec<u64>> {
+        let mut paths = Vec::new();
+        tree.recent(owner, bounds, |path| {
+            paths.push(path.to_vec());
+            true
+        });
+        paths
+    }
+
     #[test]
     fn a_path_is_found_again_by_its_end_and_by_what_it_shares_with_others() {
         let mut tree = tree();
@@ -139,25 +155,34 @@ mod tests {
         for of in 0..5 {
             tree.record(7, &chain(of, 30, 60)).unwrap();
         }
-        let recent = tree.recent(7, 64);
+        let recent = recent(&tree, 7, (64, 10_000));
         assert_eq!(recent[0], chain(4, 30, 60));
         for of in 0..5 {
             assert!(recent.contains(&chain(of, 30, 60)), "{of}");
         }
-        assert_eq!(tree.recent(7, 2).first(), recent.first());
-        assert_eq!(tree.recent(8, 64), Vec::<Vec<u64>>::new());
+        assert_eq!(self::recent(&tree, 7, (2, 10_000)).first(), recent.first());
+        assert_eq!(self::recent(&tree, 8, (64, 10_000)), Vec::<Vec<u64>>::new());
+        // It ends with the path that makes it too much, and where it is told to.
+        assert_eq!(self::recent(&tree, 7, (64, 61)).len(), 2);
+        let mut visits = 0;
+        tree.recent(7, (64, 10_000), |_| {
+            visits += 1;
+            visits < 3
+        });
+        assert_eq!(visits, 3);
     }
 
     proptest! {
         #[test]
         fn a_hint_of_whatever_age_leads_to_the_right_path_or_to_none(
-            steps in prop::collection::vec((0..3u32, 0..12u64, 0..300u64, 1..500u64), 1..60),
+            steps in prop::collection::vec((0..3u32, 0..4u64, 0..4u64, 1..500u64), 1..60),
         ) {
             let mut tree = tree();
             let mut told = Vec::new();
-            for (owner, of, shared, len) in steps {
-                // One family each for every length that is shared: a hash is in one place only.
-                let chain = chain(of + (shared << 8), 0, len);
+            for (owner, of, family, len) in steps {
+                // Chains of a family share their first blocks, and no hash is in two places.
+                let shared = [0, 1, 40, 300][usize::try_from(family).unwrap()];
+                let chain: Vec<u64> = chain(of + (family << 8), shared, len).into_iter().map(|hash| hash | (family + 1) << 56).collect();
                 if let Some(node) = tree.record(owner, &chain) {
                     told.push((node, chain));
                 }
@@ -167,8 +192,9 @@ mod tests {
                         prop_assert!(path.is_none_or(|path| path == chain[..=at]));
                     }
                 }
-                for path in tree.recent(owner, 100) {
-                    prop_assert!(!path.is_empty());
+                for path in recent(&tree, owner, (100, 100_000)) {
+                    let sent = told.iter().any(|(_, chain)| chain.starts_with(&path));
+                    prop_assert!(!path.is_empty() && sent, "no path that was recorded");
                 }
                 tree.check_invariants().map_err(TestCaseError::fail)?;
             }

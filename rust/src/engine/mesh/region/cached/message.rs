@@ -333,13 +333,47 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_it_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            if bytes.len() > 10 {
-                bytes[0] = VERSION;
-                bytes[2..10].copy_from_slice(&[1; 8]);
+        fn no_bytes_make_it_panic_and_what_is_read_is_what_was_written(
+            behind in prop::collection::vec(any::<u8>(), 0..400), asks in 0..3_u8, entries in 0..4_u16,
+        ) {
+            // A head that is right, so that what is behind it is read.
+            let mut bytes = vec![VERSION, asks];
+            bytes.extend(cover(1).key.tag.to_le_bytes());
+            bytes.extend(&behind);
+            if bytes.len() >= HEAD_BYTES {
+                bytes[HEAD_BYTES - 2..HEAD_BYTES].copy_from_slice(&entries.to_le_bytes());
             }
-            if let Ok(cached) = Cached::decode(&bytes, cover(1)) {
-                prop_assert!(cached.encode(cover(1)).is_some());
+            let read = Cached::decode(&bytes, cover(1));
+            prop_assert!(bytes.len() >= HEAD_BYTES || read == Err(CachedError::Malformed));
+            if entries == 0 && asks <= 1 && bytes.len() >= HEAD_BYTES {
+                prop_assert!(read.is_ok());
+            }
+            if let Ok(cached) = read {
+                let again = cached.encode(cover(1)).unwrap();
+                prop_assert_eq!(&again[..], &bytes[..again.len()]);
+            }
+        }
+
+        #[test]
+        fn a_message_with_some_bytes_changed_is_refused_or_bounded(
+            cached in messages(),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        ) {
+            let mut bytes = cached.encode(cover(1)).unwrap();
+            for (at, byte) in changes {
+                let at = at.index(bytes.len());
+                // The key's tag stays: else nothing more is read.
+                if !(2..10).contains(&at) {
+                    bytes[at] = byte;
+                }
+            }
+            match Cached::decode(&bytes, cover(1)) {
+                Ok(read) => {
+                    let len: usize = read.entries.iter().map(Entry::bytes).sum();
+                    prop_assert!(HEAD_BYTES + len <= bytes.len());
+                    prop_assert!(read.entries.iter().all(|entry| usize::from(entry.place) < SHARED_MAX));
+                }
+                Err(error) => prop_assert!(matches!(error, CachedError::Malformed | CachedError::Version(_))),
             }
         }
 

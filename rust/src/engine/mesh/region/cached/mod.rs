@@ -8,7 +8,7 @@
 //! |---|---|
 //! | bytes of a message | [`OUT_BYTES_MAX`]: of a longer prompt the beginning is sent, and more of it with its next turn |
 //! | bytes per second | [`outbox::BYTES_PER_S_MAX`] for each peer: what does not fit is left out, and counted |
-//! | places that are remembered as sent | [`outbox::TOLD_MAX`] for each peer |
+//! | places that are remembered as sent | [`outbox::TOLD_MAX`] for each peer; fewer where more balancers report to it |
 //!
 //! What is left out or lost costs hits only. A balancer may not find the place from which a prompt is sent.
 //! Then it asks ([`Cached::asks`]), and gets what is pushed from then on from its beginning. A new connection
@@ -21,6 +21,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use self::message::{Cached, CachedError, Cover, Entry, Origin};
 use self::outbox::{OUT_BYTES_MAX, Outbox};
+use crate::engine::cache::PLACES_MAX;
 use crate::engine::config::Config;
 use crate::engine::demand::Demand;
 use crate::engine::effect::Message;
@@ -112,12 +113,16 @@ impl Mesh {
         }
         let sender = xxh3_64(self.name.as_bytes());
         let incarnation = self.incarnation;
+        let near = self.peers().filter(|(_, peer)| peer.listed());
+        let near = near.filter(|(_, peer)| peer.region == self.region).count();
         let telling = self.region_cache.as_mut()?;
         let sharer = &mut self.remotes.get_mut(peer.index())?.share;
         // It finds replicas in the list that it was told.
         if !sharer.listed || !sharer.heard || !sharer.cached.is_due(local.now) {
             return None;
         }
+        // It hears of as many as we do.
+        sharer.cached.fit(PLACES_MAX, near);
         sharer.seed(local);
         let lists = sharer.listed().collect::<Vec<_>>();
         let outbox = &mut sharer.cached;
@@ -211,11 +216,9 @@ impl super::Sharer {
                 return;
             };
             let bytes_max = outbox.bytes + SEED_BYTES;
-            for path in local.cache.recent(slot) {
-                if outbox.add(slot, (&path, path.len()), bytes_max) > 0 {
-                    break;
-                }
-            }
+            local.cache.recent(slot, |path| {
+                outbox.add(slot, (path, path.len()), bytes_max) == 0
+            });
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What waits for the next message to a peer about prompts, and what the peer has.
 
 use super::message::{ENTRY_BYTES, Entry, HASH_BYTES};
-use crate::engine::cache::{STRIDE, places};
+use crate::engine::cache::{PLACES_MAX, STRIDE, places};
 use crate::engine::generations::Generations;
 use crate::id::ReplicaSlot;
 use crate::time::{Instant, Span};
@@ -10,13 +10,18 @@ use crate::time::{Instant, Span};
 pub const OUT_BYTES_MAX: usize = 32 << 10;
 /// Bytes per second told to one peer, at most, but for one message.
 pub const BYTES_PER_S_MAX: u64 = 96 << 10;
-/// Places of paths that are remembered as told to one peer.
-pub const TOLD_MAX: usize = 131_072;
+/// Places of paths that are remembered as told to one peer, where it hears of nobody else.
+pub const TOLD_MAX: usize = PLACES_MAX / PLACES_PART;
+/// Part of the places that a peer has which those who report to it remember. It keeps the half that was used last.
+/// A place that its sender has dropped may have been used since the oldest that the sender still has, so that what
+/// a sender uses in that time is half as much again.
+const PLACES_PART: usize = 3;
 
 /// What one peer is to be told, and what it knows.
 #[derive(Debug)]
 pub(in crate::engine) struct Outbox {
     told: Generations<u64, ()>,
+    told_max: usize,
     pub(super) entries: Vec<(ReplicaSlot, Entry)>,
     pub(super) bytes: usize,
     /// Replicas of which the peer is to be told what was pushed last; `None`: of all, none has been told.
@@ -33,6 +38,7 @@ impl Default for Outbox {
     fn default() -> Self {
         Self {
             told: Generations::new(TOLD_MAX),
+            told_max: TOLD_MAX,
             entries: Vec::new(),
             bytes: 0,
             seeds: None,
@@ -44,6 +50,16 @@ impl Default for Outbox {
 }
 
 impl Outbox {
+    /// The peer has so many places, for what so many balancers tell it: no more of them are remembered than it
+    /// keeps whatever the others tell.
+    pub(super) fn fit(&mut self, places_max: usize, tellers: usize) {
+        let told_max = places_max / PLACES_PART / tellers.max(1);
+        if told_max != self.told_max {
+            self.told_max = told_max;
+            self.told.set_len_max(told_max);
+        }
+    }
+
     /// Blocks of the path up to the last place that has been told, of the first `within`.
     fn known(&self, blocks: &[u64], within: usize) -> usize {
         let blocks = &blocks[..within.min(blocks.len())];
@@ -116,7 +132,7 @@ impl Outbox {
     /// The peer has forgotten something of what it was told. What is pushed from now on is told from its
     /// beginning; what was told before is not told again.
     pub(super) fn begin_anew(&mut self) {
-        self.told = Generations::new(TOLD_MAX);
+        self.told = Generations::new(self.told_max);
         self.entries.clear();
         self.bytes = 0;
     }
@@ -207,5 +223,72 @@ mod tests {
         outbox.add(slot, (&path, 6_000), room);
         outbox.forget(slot);
         assert_eq!((taken(&mut outbox), outbox.bytes), (Vec::new(), 0));
+    }
+
+    /// How many entries a peer with so many places cannot place of those that so many balancers tell it, if it
+    /// uses them as [`Cache::hear`](crate::engine::cache::Cache::hear) does. `told_max`: how much they remember
+    /// as told; `None`: what fits.
+    fn unplaced(tellers: u64, places_max: usize, told_max: Option<usize>) -> usize {
+        let slot = ReplicaSlot::new(SLOT);
+        let mut peer = Generations::new(places_max);
+        let mut outboxes: Vec<Outbox> = (0..tellers).map(|_| Outbox::default()).collect();
+        for outbox in &mut outboxes {
+            outbox.fit(places_max, usize::try_from(tellers).unwrap());
+            if let Some(told_max) = told_max {
+                outbox.told.set_len_max(told_max);
+            }
+        }
+        let mut unplaced = 0;
+        for round in 0..6 {
+            for turn in 0..1_000 {
+                for (outbox, teller) in outboxes.iter_mut().zip(0..) {
+                    // Sessions of each balancer's own, all of which go on round by round.
+                    let path = chain(teller * 1_000 + turn, 16 * (round + 1));
+                    outbox.add(slot, (&path, path.len()), OUT_BYTES_MAX);
+                    for (_, entry) in outbox.entries.drain(..) {
+                        if let Some(parent) = entry.parent {
+                            let known = peer.find(parent).is_some();
+                            unplaced += usize::from(!known);
+                            if !known {
+                                continue;
+                            }
+                            peer.put(parent, ());
+                        }
+                        for place in places(&entry.hashes, path.len() - entry.hashes.len()) {
+                            peer.put(place, ());
+                        }
+                    }
+                    outbox.bytes = 0;
+                }
+            }
+        }
+        unplaced
+    }
+
+    #[test]
+    fn what_is_remembered_as_told_is_known_there_however_many_tell() {
+        for tellers in 1..=5 {
+            for places_max in [300, 1_000, 3_000, 20_000] {
+                let unplaced = unplaced(tellers, places_max, None);
+                assert_eq!(unplaced, 0, "{tellers} tell, {places_max} places");
+            }
+        }
+        assert!(
+            unplaced(3, 3_000, Some(1_500)) > 1_000,
+            "if each took all places for its own, much would be lost"
+        );
+    }
+
+    #[test]
+    fn who_remembers_more_than_the_bound_that_comes_forgets_it() {
+        let (mut outbox, slot) = (Outbox::default(), ReplicaSlot::new(SLOT));
+        let path = chain(1, 64);
+        outbox.add(slot, (&path, 0), 4_096);
+        outbox.fit(PLACES_MAX, 2);
+        assert!(outbox.knows(path[63]), "there is room for it");
+        outbox.fit(6, 1);
+        assert!(!outbox.knows(path[63]));
+        outbox.begin_anew();
+        assert_eq!(outbox.told_max, 2, "the bound stays");
     }
 }
