@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import os
 import signal
+import urllib.request
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 
@@ -11,7 +12,7 @@ from tests.chaos.clients import Crowd, Ledger
 from tests.chaos.fleet import Fleet, fleet
 from tests.chaos.sockets import Lines, peers_of, unread_bytes
 from tests.support.partitions import WAYS
-from tests.support.processes import Balancer, answers, balancer, eventually
+from tests.support.processes import PATIENCE_S, Balancer, answers, balancer, eventually
 from tests.support.regions import Regions, regions
 
 Scene = Callable[[float], Awaitable[tuple[int, Ledger]]]
@@ -29,6 +30,12 @@ DOWN_S = 1.0
 """How long somebody stays away."""
 
 FROZEN_S = 8.0
+NOTICE_S = 2.0
+"""A replica ends so long after it was announced; what is there leaves 0.5 s before."""
+
+WITHIN_S = 0.3
+"""Streams leave an evacuated region after so long."""
+
 CONTINUING = "--continue-streams"
 HERE, THERE = "us", "eu"
 REGION = ("--profile", "l4-8b", "--time-scale", "0.3", "--max-num-seqs", "4")
@@ -128,9 +135,33 @@ async def way_cut(found: Regions, number: int) -> None:
 async def evacuated(found: Regions, number: int) -> None:
     """All that is here leaves, and may come back."""
     del number
-    await in_thread(lambda: found[HERE].verb(f"/regions/{HERE}/evacuate"))
+    await in_thread(lambda: found[HERE].verb(f"/regions/{HERE}/evacuate?within={WITHIN_S}"))
     await asyncio.sleep(DOWN_S)
     await in_thread(lambda: found[HERE].verb(f"/regions/{HERE}/undrain"))
+
+
+def order(front: Balancer, method: str, path: str) -> None:
+    """What an operator asks of the balancer."""
+    request = urllib.request.Request(f"{front.admin}{path}", method=method, data=b"")
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
+        answer.read()
+
+
+async def announced(seconds: float) -> tuple[int, Ledger]:
+    """One replica after the other is announced to end, dies in time, and is replaced at its address."""
+    with ExitStack() as stack:
+        replicas = stack.enter_context(fleet(REPLICAS))
+        front = stack.enter_context(balancer(*replicas.urls, arguments=[*PATIENT, CONTINUING]))
+
+        async def end(number: int) -> None:
+            index = number % len(replicas)
+            path = f"/replicas/{replicas.urls[index].removeprefix('http://')}/leave"
+            await in_thread(lambda: order(front, "POST", f"{path}?in={NOTICE_S}"))
+            await asyncio.sleep(NOTICE_S)
+            await killed(replicas, index)
+            await in_thread(lambda: order(front, "DELETE", path))
+
+        return await under_load(front.url, "announced", seconds, end)
 
 
 def pid_of(front: Balancer) -> int:
@@ -252,6 +283,7 @@ SCENES: dict[str, Scene] = {
     "replicas frozen": over(frozen, CONTINUING),
     "the peer's balancer killed": between(peer_killed, CONTINUING),
     "the way to the peer cut": between(way_cut, CONTINUING, wan=OCEAN),
+    "a replica leaves by notice": announced,
     "the region evacuated": between(evacuated, CONTINUING),
     "the balancer replaced": replaced,
     "the engine process killed": engine_killed,

@@ -5,14 +5,23 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
 
 from skylb.addresses import parse_listen
-from skylb.tools.operate.drain import DrainSettings, RegionSettings, drain, evacuate
-from tests.support.processes import PATIENCE_S, Balancer, balancer, eventually, get, mocks, post_stream
+from skylb.tools.operate.drain import DrainSettings, LeaveSettings, RegionSettings, drain, evacuate, leave
+from tests.support.processes import (
+    PATIENCE_S,
+    Balancer,
+    balancer,
+    eventually,
+    get,
+    mocks,
+    post_stream,
+    start_mocks,
+)
 from tests.support.regions import Regions, regions
 
 TOKENS = 400
@@ -193,3 +202,24 @@ def test_a_replica_that_is_drained_within_a_time_is_empty_then() -> None:
         eventually(lambda: running(other) == STREAMS, what="all go on at the other replica")
         under_way.whole()
         assert withdrawn(front) == there
+
+
+def test_streams_of_a_replica_that_ends_go_on_before_its_end() -> None:
+    with ExitStack() as stack:
+        child, ending = start_mocks(1, *MOCK)
+        stack.callback(child.stop)
+        staying = stack.enter_context(mocks(1, *MOCK))
+        front = stack.enter_context(balancer(*ending, *staying, arguments=ON))
+        under_way = stack.enter_context(streams())
+        for _ in range(STREAMS):
+            under_way.ask(front.url)
+        there = running(*ending)
+        assert there > 0
+        admin = parse_listen(front.admin.removeprefix("http://"))
+        assert "ends in 1 s" in leave(LeaveSettings(admin=admin, replica=ending[0], in_=1))
+        eventually(lambda: running(*ending) == 0, what="nothing is left at the replica")
+        assert under_way.ended == 0, "they have left, not ended"
+        child.kill()
+        under_way.whole()
+        assert withdrawn(front) == there
+        assert front.metric("skylb_streams_continued_total") == there, "none broke"
