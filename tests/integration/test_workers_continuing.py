@@ -27,7 +27,7 @@ from tests.support.processes import (
 )
 from tests.support.workers import engine_pid, pids, shares
 
-LONG = 200
+LONG = 400
 """Tokens of an answer that takes seconds."""
 
 ALL = "".join(f"{index:04}" for index in range(LONG))
@@ -112,8 +112,12 @@ def test_streams_of_all_workers_go_on_when_replicas_are_killed() -> None:
         line = eventually(lambda: [of for of in front.log() if of.get("continued")], what="a line")[-1]
         assert (line["status"], line["error_code"]) == (200, None)
         receipt = json.loads(get(f"{front.admin}/requests/{line['request_id']}"))
-        pushes = [of for of in receipt["decisions"] if of["result"] == "push"]
-        assert [of["failed"] for of in pushes] == ["reset"] * line["continued"] + [None]
+        failed = [of["failed"] for of in receipt["decisions"] if of["result"] == "push"]
+        assert failed[-1] is None
+        assert len(failed) > line["continued"]
+        assert set(failed[:-1]) <= {"reset", "connect"}, (
+            "the other one may be chosen before it is known to be dead"
+        )
 
 
 def test_streams_go_on_when_the_engine_process_was_killed_a_moment_before_the_replica() -> None:

@@ -9,6 +9,10 @@ use crate::engine::fleet::health::Failure;
 use crate::engine::router::{Report, Usage};
 
 /// One report.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is written or read at once, and never kept"
+)]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Up<'a> {
     /// A request is to be placed, or is at a replica already.

@@ -56,6 +56,7 @@ struct Live {
 
 /// The engine, as a worker reaches it: by bytes.
 #[pyclass(module = "skylb._core")]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub(super) struct RemoteEngine {
     config: DigestConfig,
     believes_all: bool,
@@ -383,12 +384,12 @@ impl RemoteEngine {
 
     /// Has the engine process decide about a request whose attempt has failed. One that it does not know is submitted
     /// again.
-    fn ask(&mut self, life: &Life, report: &Up<'_>, number: u64) {
+    fn ask(&mut self, course: &Life, report: &Up<'_>, number: u64) {
         let Some(live) = self.live.get_mut(&number).filter(|_| self.there) else {
             return self.wait(number); // the next engine process gets it
         };
         match std::mem::replace(&mut live.stand, Stand::Waits) {
-            Stand::Unknown => live.put_again(&mut self.outbox, life, 0),
+            Stand::Unknown => live.put_again(&mut self.outbox, course, 0),
             _ => self.put(report),
         }
     }
