@@ -30,6 +30,9 @@ PROCESSING_S = 1.0
 SILENT_S = 3.0
 """A peer that says nothing for so long before the first body byte is given up."""
 
+RUNS_MAX = 1024
+"""Peers whose runs are remembered; of one that was forgotten idle connections are closed once more."""
+
 _UNSIGNED = "-"
 """In place of a signature in a head that is read to be signed; signatures are not signed."""
 
@@ -56,6 +59,18 @@ class Crossing:
         self._refused = refused
         self._shows = shows
         self._parser = HeadParser()
+        self._runs: dict[int, int] = {}
+        """Peers' numbers, and the run of each that the idle connections lead to."""
+
+    def pool_to(self, peer: Peer) -> Pool:
+        """The pool of connections to a peer: none of them leads to an earlier run of it."""
+        if self._runs.get(peer.id) != peer.incarnation:
+            self._runs.pop(peer.id, None)
+            while len(self._runs) >= RUNS_MAX:
+                del self._runs[next(iter(self._runs))]
+            self._runs[peer.id] = peer.incarnation
+            self.pool.forget(peer.id)
+        return self.pool
 
     def set_keys(self, keys: Keys) -> None:
         """The first of these signs from now on."""

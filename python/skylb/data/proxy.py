@@ -183,7 +183,7 @@ class Exchange:
         """A peer was chosen. From here on it is treated like a replica."""
         self.request.forwarded_to(forward, peer.name)
         crossing = self.context.crossing
-        pool = self.context.pool if crossing is None else crossing.pool
+        pool = self.context.pool if crossing is None else crossing.pool_to(peer)
         self.begin(PeerLeg(self, peer, forward, pool, self.phase_ns))
 
     def begin(self, leg: Leg) -> None:

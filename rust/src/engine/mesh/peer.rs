@@ -248,6 +248,9 @@ impl Peer {
 
     /// Takes a summary over. `us` is our own start.
     ///
+    /// Of a run that has not received anything of ours yet, only what it has sent us counts, as long as what
+    /// an earlier run has granted does: a process that was succeeded has not gone away.
+    ///
     /// # Errors
     ///
     /// It is of another run, or not newer than what was received before: nothing happened.
@@ -267,19 +270,24 @@ impl Peer {
         } else {
             0
         };
-        self.received = Some(Received {
-            at_ns: self.sent_by(sequence, now),
-            valid_for_ns: Span::from_ms(summary.valid_for_ms.into()).min(VALID_FOR_NS_MAX),
-            draining: summary.draining,
-            hold_len: summary.hold_len,
-            hold_age_ns: Span::from_ms(summary.hold_age_ms.into()),
-            knows_us,
-        });
+        let keeps = !knows_us && !summary.draining && self.available(now);
+        if !keeps {
+            self.received = Some(Received {
+                at_ns: self.sent_by(sequence, now),
+                valid_for_ns: Span::from_ms(summary.valid_for_ms.into()).min(VALID_FOR_NS_MAX),
+                draining: summary.draining,
+                hold_len: summary.hold_len,
+                hold_age_ns: Span::from_ms(summary.hold_age_ms.into()),
+                knows_us,
+            });
+        }
         if anew {
             self.succeeded();
         }
         for lane in self.lanes.values_mut() {
-            (lane.ready, lane.limit, lane.hold_len) = (0, 0, 0);
+            if !keeps {
+                (lane.ready, lane.limit, lane.hold_len) = (0, 0, 0);
+            }
             if anew {
                 // It counts from zero again. What we have sent goes on: it takes that count over.
                 lane.credit.restart(0);
@@ -294,6 +302,9 @@ impl Peer {
             } else {
                 let credit = &mut lane.credit;
                 credit.acknowledge(sequence, entry.sent, entry.settled, now);
+            }
+            if keeps {
+                continue;
             }
             lane.ready = entry.ready;
             lane.limit = entry.limit;

@@ -79,3 +79,50 @@ fn forwards_that_were_lost_are_given_up_and_late_ones_do_not_grant_more() {
     }
     assert_eq!(credit.grant(4, 1, Instant::ZERO + 13 * S), 4, "found out");
 }
+
+/// A summary of a run, whose peer is this test's balancer, with start 9.
+fn summary(incarnation: u64, sequence: u64, received: u64, limit: u64) -> Summary {
+    Summary {
+        incarnation,
+        sequence,
+        received_incarnation: 9,
+        received_sequence: received,
+        valid_for_ms: 1_000,
+        models: vec![summary::ModelSummary {
+            model: "m".to_owned(),
+            ready: 1,
+            limit,
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+}
+
+#[test]
+fn what_a_run_has_granted_counts_until_the_next_one_knows_us() {
+    let mut peer = Peer::new(PeerId(1), "a".to_owned(), "b".to_owned(), 1);
+    let now = Instant::ZERO + 10 * S;
+    peer.presence = Presence::Alive;
+    peer.started(100);
+    peer.merge(summary(100, 1, 0, 0), 9, now).unwrap();
+    assert!(!peer.available(now), "it does not know us");
+    peer.merge(summary(100, 2, 1, 5), 9, now).unwrap();
+    assert_eq!(peer.room("m", 9, now), 5);
+    peer.started(200);
+    peer.merge(summary(200, 1, 0, 0), 9, now).unwrap();
+    assert_eq!(peer.room("m", 9, now), 5, "its successor has just begun");
+    assert!(peer.serves("m", now));
+    assert_eq!(peer.last_received(), (200, 1), "so that it gets to know us");
+    peer.merge(summary(200, 2, 0, 0), 9, now).unwrap();
+    assert_eq!(peer.room("m", 9, now), 5);
+    assert!(!peer.serves("m", now + 60 * S), "as long as it is fresh");
+    peer.merge(summary(200, 3, 2, 7), 9, now).unwrap();
+    assert_eq!(peer.room("m", 9, now), 7);
+    let leaves = Summary {
+        draining: true,
+        ..summary(300, 1, 0, 0)
+    };
+    peer.started(300);
+    peer.merge(leaves, 9, now).unwrap();
+    assert!(!peer.available(now), "it wants nothing");
+}
