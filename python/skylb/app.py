@@ -240,6 +240,7 @@ class Service:
             self.spans.start()
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self.stop)
+            undo.push(self.succession.failed)  # before the end, which closes the connection
             if self.succession.handed is None:
                 await self.admin.start(ports.admin, self.shortage)
             if self.guard is not None:
@@ -247,15 +248,13 @@ class Service:
             await self.control.start()
             await self.control.first_look(self.first_look_s)
             self._allot(*limit)
-            self._carry_out(self.succession.heritage.intent)
-            await self.succession.succeed()
+            await self._succeed()
             if self.succession.handed is not None:
                 await self.admin.start(ports.admin, self.shortage)
             self.succession.start(ports)
-            await self._join(ports)
             if self.recording is not None:
                 self.recording.start()
-            await self.let_in(ports)
+            await self._let_all_in(ports)
             self.naming.start()
             undo.pop_all()
         self._beat()
@@ -290,14 +289,35 @@ class Service:
         self.pool.give_back()
         self.frontend.give_back()
 
-    async def _join(self, ports: Ports) -> None:
-        """Takes forwards, and tells the peers where."""
+    async def _succeed(self) -> None:
+        """Takes over what operators have asked for, and what was learned."""
+        self._carry_out(self.succession.heritage.intent)
         if self.mesh is not None:
-            for frontend in self.frontends[1:]:
-                frontend.serve([(sock, self.mesh.tls.server) for sock in ports.peers])
-            forwards = self.operations.addresses["forwards"][0]
-            url = startreport.url_of(self.mesh.tls.scheme, forwards)
-            await self.mesh.start(ports.sync, url, succeeds=self.succession.handed is not None)
+            await self.mesh.look()
+        await self.succession.succeed()
+
+    async def _let_all_in(self, ports: Ports) -> None:
+        """Takes peers, forwards and clients. A successor that can serve lets clients in first."""
+        serves = self.succession.handed is not None and any(found.ready for found in self.router.gauges())
+        self.succession.accept()
+        if serves:
+            await self.let_in(ports)
+        await self.succession.retired()
+        await self._join(ports)
+        if not serves:
+            await self.let_in(ports)
+
+    async def _join(self, ports: Ports) -> None:
+        """Tells the peers where forwards go, and takes them. Peers of a predecessor are met first."""
+        if self.mesh is None:
+            return
+        succeeds = self.succession.handed is not None
+        forwards = startreport.url_of(self.mesh.tls.scheme, self.operations.addresses["forwards"][0])
+        await self.mesh.start(ports.sync, forwards, succeeds=succeeds)
+        if succeeds:
+            await self.mesh.met(self.succession.heritage.intent.reached)
+        for frontend in self.frontends[1:]:
+            frontend.serve([(sock, self.mesh.tls.server) for sock in ports.peers])
 
     def _beat(self) -> None:
         self._stall.beat(monotonic_ns())
@@ -363,7 +383,17 @@ class Service:
         await self.admin.hand_over()
         if self.mesh is not None:
             await self.mesh.retire()  # it meets the peers as soon as it serves
-        await self.succession.yield_to(heir)
+        heir.retired()
+
+    async def hold(self) -> None:
+        """Accepts no connection until `go_on`."""
+        for frontend in self.frontends:
+            frontend.hold()
+
+    def go_on(self) -> None:
+        """Accepts connections again."""
+        for frontend in self.frontends:
+            frontend.go_on()
 
     def succeeded(self) -> None:
         """Another process takes this one's place: it ends at once."""
@@ -375,6 +405,7 @@ class Service:
         return Intent(
             draining=self.control.drained_by_operators(),
             isolated=[] if self.mesh is None else sorted(self.mesh.peers.isolated),
+            reached=[] if self.mesh is None else self.mesh.reached,
             policy=None if policy == self.settings.engine.policy else policy,
         )
 

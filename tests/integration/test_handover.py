@@ -205,8 +205,8 @@ class Stranger:
         self.sock.sendall(encode(Kind.HELLO, Hello(version, "test", 1)))
 
     def close(self) -> None:
-        for descriptor in self.waiting.descriptors:
-            socket.close(descriptor)
+        while self.waiting.descriptors:
+            socket.close(self.waiting.descriptors.pop())
         self.sock.close()
 
 
@@ -269,6 +269,40 @@ def test_one_that_is_not_ready_in_time_is_given_up(front: Balancer, path: Path) 
     assert (kinds[0], kinds[-1]) == (Kind.SOCKETS, Kind.REFUSED)
 
 
+def test_one_that_ends_after_it_was_ready_changes_nothing(front: Balancer, path: Path) -> None:
+    with stranger(path) as other:
+        other.hello()
+        kinds = []
+        while (frame := other.waiting.receive()) is not None and frame[0] is not Kind.STATE_END:
+            kinds.append(frame[0])
+        other.sock.sendall(encode(Kind.READY))
+        while (frame := other.waiting.receive()) is not None and frame[0] is not Kind.YIELDED:
+            kinds.append(frame[0])
+        assert frame is not None, kinds
+        with socket.create_connection(("127.0.0.1", front.port), PATIENCE_S) as client:
+            client.sendall(request(chat("it waits in the queue")))
+            other.close()
+            client.settimeout(PATIENCE_S)
+            assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+    says(front, "it ended before it served")
+
+
+def test_one_that_fails_after_it_was_ready_changes_nothing(path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "skylb.toml"
+    file.write_text(f'handover_socket = "{path}"')
+    with mocks(1, "--profile", "instant") as urls, balancer(*urls, arguments=["--config", str(file)]) as old:
+        file.write_text(f'handover_socket = "{tmp_path}/nowhere/h.sock"')
+        before = pid_of(old)
+        old.child.send(signal.SIGUSR2)
+        old.child.require(lambda: "this process goes on" in old.child.text(), what="a line in the log")
+        assert "it cannot serve: --handover-socket" in old.child.text()
+        assert pid_of(old) == before
+        assert asyncio.run(ask(old.port, request(chat("hello")))).status == 200
+        file.write_text(f'handover_socket = "{path}"')
+        with taking_over(old, *replicas(urls), "--config", str(file)) as new:
+            assert pid_of(old) == new.pid, "the next one takes over"
+
+
 def test_a_second_take_over_at_the_same_time_is_refused(path: Path) -> None:
     own = ["--handover-socket", str(path), "--replica", "http://127.0.0.1:9"]
     with balancer(arguments=own, wait_ready=False) as old, stranger(path) as other:
@@ -294,6 +328,35 @@ def test_one_that_is_killed_while_it_starts_changes_nothing(path: Path) -> None:
         says(old, "it ended before it was ready")
         child.stop()
         assert asyncio.run(ask(old.port, request(chat("hello")))).status == 200
+
+
+def test_a_start_that_fails_leaves_the_state_of_the_balancer_that_runs_alone(tmp_path: Path) -> None:
+    own = ["--state-dir", str(tmp_path)]
+    tmp_path.chmod(0o700)
+    with mocks(1, "--profile", "instant") as urls:
+        with balancer(*urls, arguments=own) as front:
+            cached_of(front.port, "a prompt " * 100)
+        before = (tmp_path / "state").read_bytes()
+        with balancer(*urls, arguments=[*own, "--state-interval-s", "600"]):
+            ports = ["--listen", f"127.0.0.1:{free_port()}", "--admin", f"127.0.0.1:{free_port()}"]
+            child = Child([*SKYLB, "serve", *ports, *replicas(urls), *own])
+            assert child.popen.wait(PATIENCE_S) == 1
+            assert "--handover-socket: cannot listen" in child.text()
+            child.stop()
+            assert (tmp_path / "state").read_bytes() == before
+
+
+def test_the_hand_over_socket_is_closed_where_the_new_settings_have_none(path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "skylb.toml"
+    file.write_text(f'handover_socket = "{path}"')
+    with mocks(1, "--profile", "instant") as urls, balancer(*urls, arguments=["--config", str(file)]) as old:
+        assert there(path)
+        file.write_text("")
+        before = pid_of(old)
+        old.child.send(signal.SIGUSR2)
+        eventually(lambda: pid_of(old) != before, what="another process")
+        assert old.child.popen.wait(PATIENCE_S) == 0
+        assert not there(path)
 
 
 def test_a_socket_of_another_name_is_bound_anew_and_one_that_is_not_wanted_is_closed(path: Path) -> None:

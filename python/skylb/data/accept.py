@@ -70,6 +70,7 @@ class Acceptor:
         self._entering: dict[asyncio.Task[None], int] = {}
         """Accepted, and not connections yet, since when: TLS handshakes, above all."""
         self._listening = False
+        self._held = False
         self._pause: asyncio.TimerHandle | None = None
 
     @property
@@ -79,9 +80,19 @@ class Acceptor:
 
     def resume(self) -> None:
         """Takes connections again, if it had stopped for want of room."""
-        if not self._listening and self._pause is None and self._sock.fileno() >= 0:
+        if not self._listening and not self._held and self._pause is None and self._sock.fileno() >= 0:
             self._listening = True
             asyncio.get_running_loop().add_reader(self._sock, self._ready)
+
+    def hold(self) -> None:
+        """Takes none until `go_on`: they wait in the kernel's queue."""
+        self._held = True
+        self._stop()
+
+    def go_on(self) -> None:
+        """Takes connections again."""
+        self._held = False
+        self.resume()
 
     def _stop(self) -> None:
         if self._listening:

@@ -191,6 +191,16 @@ class Frontend:
 
     # -------------------------------------------------------------------------------- end
 
+    def hold(self) -> None:
+        """Takes no connections until `go_on`: they wait in the kernel's queue."""
+        for acceptor in self._acceptors:
+            acceptor.hold()
+
+    def go_on(self) -> None:
+        """Takes connections again."""
+        for acceptor in self._acceptors:
+            acceptor.go_on()
+
     def stop_accepting(self, idle_s: float = DRAIN_IDLE_S) -> None:
         """Frees the addresses; idle connections go after ``idle_s``, requests under way are finished."""
         self.context.drain(idle_s)

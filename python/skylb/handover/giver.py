@@ -26,6 +26,7 @@ from skylb.handover.protocol import (
     Sockets,
     decode,
     encode,
+    pieces,
     receive,
 )
 from skylb.handover.taker import credentials, is_ours
@@ -39,6 +40,12 @@ HELLO_S = 5.0
 
 ENDED = "it ended before it was ready"
 """What is said of a process that is gone, however that was noticed."""
+
+FAILED = "it ended before it served"
+"""The same of one that was ready."""
+
+ACCEPT_S = 10.0
+"""How long a process that is ready may take to accept: meanwhile nobody does."""
 
 TELL_S = 0.1
 """Between two reports of the requests that have not ended."""
@@ -65,8 +72,20 @@ class Host(Protocol):
     def intent(self) -> Intent:
         """What operators have asked of it."""
 
+    async def hold(self) -> None:
+        """Accepts no connection until `go_on`."""
+
+    def go_on(self) -> None:
+        """Accepts connections again."""
+
+    def rest(self) -> AsyncIterator[bytes]:
+        """What its engine has learned since `state`, likewise."""
+
+    def in_flight(self) -> bytes:
+        """The requests at replicas that have not ended."""
+
     def succeeded(self) -> None:
-        """Another process is ready to take its place: it should end now."""
+        """Another process serves in its place: it should end now."""
 
 
 class Heir:
@@ -80,17 +99,20 @@ class Heir:
     def __init__(self, pid: int, writer: asyncio.StreamWriter) -> None:
         self.pid = pid
         self._writer = writer
+        self._too_large = False
+        """Something was, and the log says so."""
         self._tasks = TaskGroup()
 
     async def serve(self, rest: AsyncIterator[bytes], in_flight: Callable[[], bytes]) -> None:
-        """It may accept from now on, and hears what is in flight here until `close`.
+        """It may accept soon, and hears what is in flight here until `close`.
 
         Args:
             rest: what was learned since the state was given.
             in_flight: the requests at replicas that have not ended.
         """
         async for part in rest:
-            self._send(Kind.STATE, part)
+            for piece in pieces(part):
+                self._send(Kind.STATE, piece)
         self._send(Kind.IN_FLIGHT, in_flight())  # first: it must not push before it knows
         self._send(Kind.YIELDED)
         self._tasks.start(self._tell(in_flight), name="tell the heir")
@@ -103,8 +125,21 @@ class Heir:
                 await self._writer.drain()
 
     def _send(self, kind: Kind, payload: bytes = b"") -> None:
-        if len(payload) <= FRAME_BYTES_MAX and not self._writer.is_closing():
+        if len(payload) > FRAME_BYTES_MAX:
+            if not self._too_large:
+                text = "hand-over: %s of %d bytes is not sent: at most %d fit"
+                log.warning(text, kind.name, len(payload), FRAME_BYTES_MAX)
+            self._too_large = True
+        elif not self._writer.is_closing():
             self._writer.write(encode(kind, payload))
+
+    def retired(self) -> None:
+        """Peers and DNS records are its from now on."""
+        self._send(Kind.RETIRED)
+
+    async def give_up(self) -> None:
+        """It does not serve."""
+        await self._tasks.stop()
 
     async def close(self) -> None:
         """All requests have ended."""
@@ -143,7 +178,7 @@ class Giver:
 
         Args:
             path: of the socket.
-            handed: sockets for it that have come from a predecessor.
+            handed: sockets for it that have come from a predecessor. Those at another path are left alone.
 
         Raises:
             ListenError: another balancer hands over there, or the path is no good.
@@ -151,8 +186,6 @@ class Giver:
         for sock in handed:
             if self._sock is None and sock.address.host == str(path):
                 self._sock = sock
-            else:
-                sock.release()
         if self._sock is None:
             try:
                 self._sock = bind(ListenAddress(str(path), 0, unix=True))[0]
@@ -183,6 +216,10 @@ class Giver:
         del task
         self._connections -= 1
 
+    def keeps(self, sock: Listening) -> bool:
+        """Whether hand-overs begin at this socket."""
+        return sock is self._sock
+
     def start_heir(self, variable: str, environment: Mapping[str, str]) -> None:
         """Starts this program anew, as it is on disk now, and hands over to it.
 
@@ -210,25 +247,28 @@ class Giver:
                 return
         self._started = process
         log.info("hand-over: started process %d", process.pid)
-        await self._serve(ours, process.pid)
+        await self._serve(ours, process.pid, self._timeout_s)  # it has to load everything first
         if self.heir is None or self.heir.pid != process.pid:
             await asyncio.to_thread(_end, process)
 
     # ------------------------------------------------------------------ one hand-over
 
-    async def _serve(self, sock: socket.socket, pid: int) -> None:
+    async def _serve(self, sock: socket.socket, pid: int, hello_s: float = HELLO_S) -> None:
         """One connection, until it has led to an heir, or to nothing."""
         sock.setblocking(False)
         reader, writer = await asyncio.open_unix_connection(sock=sock)
-        began = False
+        began, waited_s = False, hello_s
         try:
-            async with asyncio.timeout(HELLO_S):
+            async with asyncio.timeout(waited_s):
                 await self._greet(reader)
             began = self._under_way = True
-            async with asyncio.timeout(self._timeout_s):
+            waited_s = self._timeout_s
+            async with asyncio.timeout(waited_s):
                 await self._give(sock, reader, writer)
+            waited_s = ACCEPT_S
+            async with asyncio.timeout(waited_s):
+                self.heir = await self._yield(Heir(pid, writer), reader)
         except TimeoutError:
-            waited_s = self._timeout_s if began else HELLO_S
             self._refuse(writer, pid, f"it was not ready within {waited_s:g} s")
         except HandoverError as error:
             self._refuse(writer, pid, str(error))
@@ -238,8 +278,7 @@ class Giver:
             self._refuse(writer, pid, "the balancer that runs is being stopped")
             raise
         else:
-            log.info("hand-over: process %d is ready, and takes over", pid)
-            self.heir = Heir(pid, writer)
+            log.info("hand-over: process %d serves, and takes over", pid)
             self._host.succeeded()
         finally:
             if began:
@@ -279,10 +318,23 @@ class Giver:
             raise HandoverError(f"the sockets cannot be passed: {error.strerror or error}") from error
         writer.write(frame[sent:])
         async for part in self._host.state():
-            writer.write(encode(Kind.STATE, part))
+            for piece in pieces(part):
+                writer.write(encode(Kind.STATE, piece))
             await writer.drain()
         writer.write(encode(Kind.STATE_END, self._host.intent()))
         await _expected(reader, Kind.READY)
+
+    async def _yield(self, heir: Heir, reader: asyncio.StreamReader) -> Heir:
+        """It is ready: nothing is accepted here until it has failed, or for good."""
+        await self._host.hold()
+        try:
+            await heir.serve(self._host.rest(), self._host.in_flight)
+            await _expected(reader, Kind.ACCEPTING, FAILED)
+        except BaseException:  # cancelled too
+            await heir.give_up()
+            self._host.go_on()
+            raise
+        return heir
 
     # ------------------------------------------------------------------ the end
 
@@ -296,10 +348,10 @@ class Giver:
         self._sock = None
 
 
-async def _expected(reader: asyncio.StreamReader, expected: Kind) -> bytes:
+async def _expected(reader: asyncio.StreamReader, expected: Kind, ended: str = ENDED) -> bytes:
     frame = await receive(reader)
     if frame is None:
-        raise HandoverError(ENDED)
+        raise HandoverError(ended)
     kind, payload = frame
     if kind is Kind.FAULT:
         raise HandoverError(f"it cannot serve: {payload.decode(errors='replace')}")

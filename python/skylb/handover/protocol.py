@@ -12,16 +12,19 @@ first byte of the frame `SOCKETS` (SCM_RIGHTS, unix(7)).
 | old | `STATE_END` | `Intent`: what operators want |
 | new | `READY` | nothing: it could serve |
 | new | `FAULT` | why it cannot, as text. The connection ends. |
-| old | `YIELDED` | nothing: it accepts no more. The new process serves from now on. |
+| old | `YIELDED` | nothing: it accepts no connection for now |
 | old | `IN_FLIGHT` | the engine's requests at replicas that have not ended, all of them, again and again |
+| new | `ACCEPTING` | nothing: it serves from now on, and nothing of its start is left that could fail |
+| old | `RETIRED` | nothing: it has let go of peers and DNS records |
 
-The old process goes on as if nothing had happened if the connection ends before `READY`. The new process
+The old process goes on as if nothing had happened if the connection ends before `ACCEPTING`. The new process
 serves if it ends after `SOCKETS` without `REFUSED`: then the old one has died.
 """
 
 import asyncio
 import socket
 import struct
+from collections.abc import Iterator
 from enum import IntEnum
 from typing import TypeVar
 
@@ -29,7 +32,7 @@ import msgspec
 
 from skylb.errors import SkyLBError
 
-VERSION = 1
+VERSION = 2
 """Of the protocol. Two processes of different versions do not hand over."""
 
 FRAME_BYTES_MAX = 4 << 20
@@ -60,6 +63,8 @@ class Kind(IntEnum):
     FAULT = 7
     YIELDED = 8
     IN_FLIGHT = 9
+    ACCEPTING = 10
+    RETIRED = 11
 
 
 class Hello(msgspec.Struct, frozen=True):
@@ -86,12 +91,14 @@ class Sockets(msgspec.Struct, frozen=True):
 
 
 class Intent(msgspec.Struct, frozen=True):
-    """What operators have asked of the old process, and no setting says."""
+    """What the old process knows besides: what operators have asked of it, and which peers it has."""
 
     draining: list[str] = []
     """Names of replicas."""
     isolated: list[str] = []
     """Names of peers."""
+    reached: list[str] = []
+    """Names of peers that the old process was connected to."""
     policy: str | None = None
     """Set while it ran."""
 
@@ -103,6 +110,12 @@ def encode(kind: Kind, payload: bytes | msgspec.Struct = b"") -> bytes:
     """A frame."""
     data = payload if isinstance(payload, bytes) else msgspec.json.encode(payload)
     return _HEAD.pack(kind, len(data)) + data
+
+
+def pieces(data: bytes) -> Iterator[bytes]:
+    """A part of a state, in payloads that fit into frames."""
+    for start in range(0, len(data), FRAME_BYTES_MAX):
+        yield data[start : start + FRAME_BYTES_MAX]
 
 
 def decode(payload: bytes, kind: type[Payload]) -> Payload:

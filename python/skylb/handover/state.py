@@ -4,10 +4,10 @@ import asyncio
 import logging
 import os
 import stat
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from skylb import _core
 from skylb.clock import unix_ns
@@ -15,6 +15,8 @@ from skylb.errors import ConfigError
 from skylb.router import Router
 
 log = logging.getLogger("skylb.handover")
+
+Result = TypeVar("Result")
 
 FILE = "state"
 PART = "state.part"
@@ -232,41 +234,75 @@ class StateFile:
                 self._fault = ""
 
     async def _save(self) -> None:
-        part, begun_ns = self._directory / PART, unix_ns()
-        descriptor = await asyncio.to_thread(_create, part)
-        written, chunk = 0, bytearray()
+        begun_ns, written, chunk = unix_ns(), 0, bytearray()
+        part = _Part(self._directory)
         try:
+            await in_thread(part.open)
             async for piece in self._exporter.parts():
                 chunk += piece
                 if len(chunk) >= CHUNK_BYTES:
-                    written += await asyncio.to_thread(_write, descriptor, bytes(chunk))
+                    written += await in_thread(part.write, bytes(chunk))
                     chunk.clear()
-            written += await asyncio.to_thread(_write, descriptor, bytes(chunk))
-            await asyncio.to_thread(_publish, descriptor, part, self._directory / FILE)
+            written += await in_thread(part.write, bytes(chunk))
+            await in_thread(part.publish)
         finally:
-            os.close(descriptor)
+            part.close()
         self.bytes, self.written_ns = written, begun_ns
 
 
-def _create(path: Path) -> int:
-    with suppress(FileNotFoundError):
-        path.unlink()
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+class _Part:
+    """A file that is being written. All but `close` block: they are for a thread.
+
+    Args:
+        directory: where it is made.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._path = directory / PART
+        self._descriptor = -1
+        self._published = False
+
+    def open(self) -> None:
+        """Makes it; one that was left behind is removed."""
+        self._path.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._descriptor = os.open(self._path, flags, 0o600)
+
+    def write(self, data: bytes) -> int:
+        """Appends; how many bytes there were."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self._descriptor, rest) :]
+        return len(data)
+
+    def publish(self) -> None:
+        """It takes the place of the file before, also where the machine stops at this moment."""
+        os.fsync(self._descriptor)
+        self._path.replace(self._directory / FILE)
+        self._published = True
+        directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    def close(self) -> None:
+        """Ends it; what has not taken its place is removed."""
+        if self._descriptor < 0:
+            return
+        os.close(self._descriptor)
+        if not self._published:
+            self._path.unlink(missing_ok=True)
 
 
-def _write(descriptor: int, data: bytes) -> int:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
-    return len(data)
-
-
-def _publish(descriptor: int, part: Path, path: Path) -> None:
-    """The whole file takes the place of the one before, also where the machine stops at this moment."""
-    os.fsync(descriptor)
-    part.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+async def in_thread(function: Callable[..., Result], *arguments: object) -> Result:
+    """Runs a function in a thread. Where this is cancelled, it waits until the function has returned."""
+    running = asyncio.get_running_loop().run_in_executor(None, function, *arguments)
     try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        if not running.cancelled() and running.exception() is not None:
+            log.warning("the state cannot be written: %s", running.exception())
+        raise

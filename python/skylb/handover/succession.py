@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from skylb.clock import unix_ns
 from skylb.config import HANDOVER_VARIABLE, Settings, all_environment
+from skylb.errors import SkyLBError
 from skylb.handover.giver import Giver, Heir, child_environment
 from skylb.handover.protocol import HANDOVER, Intent
 from skylb.handover.state import OUTCOMES, Exporter, Kept, Secrets, StateFile, make_directory
@@ -26,6 +27,12 @@ class Service(Protocol):
 
     def intent(self) -> Intent:
         """What operators have asked for, which no setting says."""
+
+    async def hold(self) -> None:
+        """Accepts no connection until `go_on`."""
+
+    def go_on(self) -> None:
+        """Accepts connections again."""
 
     def succeeded(self) -> None:
         """Another process takes this one's place: it ends at once."""
@@ -59,11 +66,16 @@ class Succession:
         self.heritage = heritage
         self.intent = service.intent
         self.succeeded = service.succeeded
+        self.hold = service.hold
+        self.go_on = service.go_on
+        self.in_flight = router.in_flight
         self._settings = settings
         self._router = router
         self._secrets = secrets
         self._giver = Giver(self, timeout_s=settings.takeover_timeout_s)
         self._ports: Ports | None = None
+        self._serves = heritage.predecessor is None
+        """No other process has the state: it may be written."""
         self._exporter = Exporter(router, secrets, settings.state_bytes_max)
         self._file: StateFile | None = None
         self._tasks = TaskGroup(service.part_failed)
@@ -84,7 +96,7 @@ class Succession:
         return None if self.heritage.predecessor is None else os.getpid()
 
     async def succeed(self) -> None:
-        """All is there but clients: takes over what was learned. A predecessor makes way.
+        """All is there but clients: takes over what was learned. A predecessor accepts no more for now.
 
         Raises:
             HandoverError: it does not, because it has given this process up.
@@ -98,9 +110,34 @@ class Succession:
             log.log(level, "starts without what was learned: %s", heritage.why)
         if heritage.predecessor is not None:
             await heritage.predecessor.make_way(self._take_rest, self._router.merge_predecessor)
-            heritage.own_files()
             heritage.predecessor.follow(self._router.merge_predecessor)
+
+    def accept(self) -> None:
+        """Nothing can fail any more: this process serves, and a predecessor ends."""
+        heritage = self.heritage
+        if heritage.predecessor is not None:
+            heritage.predecessor.accept()
+            heritage.own_files()
+            for sock in heritage.sockets.get(HANDOVER, ()):
+                if not self._giver.keeps(sock):
+                    sock.release()  # the settings have none, or another path
+            self._serves = True
             log.info("hand-over: took over from process %d", heritage.predecessor.pid)
+
+    def failed(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """The start has ended with this error, if there is one: a predecessor gets to know why."""
+        del kind, trace
+        if isinstance(error, SkyLBError) and self.heritage.predecessor is not None:
+            self.heritage.predecessor.fault(str(error))
+
+    async def retired(self) -> None:
+        """A predecessor has let go of peers and DNS records.
+
+        Raises:
+            HandoverError: it has given this process up in the last moment.
+        """
+        if self.heritage.predecessor is not None:
+            await self.heritage.predecessor.retired()
 
     def _take(self, kept: Kept) -> tuple[str, str]:
         """The outcome, and why, where it is a cold start."""
@@ -138,10 +175,10 @@ class Succession:
         Raises:
             ListenError: another balancer hands over at the same path, or the path is no good.
         """
-        self._ports = ports
         path = self._settings.handover_path
         if path is not None:
             self._giver.listen(path, self.heritage.sockets.get(HANDOVER, ()))
+        self._ports = ports
         if self._file is not None:
             self._tasks.start(self._file.run(self._settings.state_interval_s), name="keep the state")
 
@@ -160,9 +197,9 @@ class Succession:
         """What the engine has learned, in parts."""
         return self._exporter.parts()
 
-    async def yield_to(self, heir: Heir) -> None:
-        """Nothing is accepted here any more: the other process serves."""
-        await heir.serve(self._exporter.parts(self._exporter.clock), self._router.in_flight)
+    def rest(self) -> AsyncIterator[bytes]:
+        """What it has learned since then."""
+        return self._exporter.parts(self._exporter.clock)
 
     # ------------------------------------------------------------------ the end
 
@@ -176,7 +213,7 @@ class Succession:
 
     async def keep(self) -> None:
         """Writes the state for the last time, before another process may read it."""
-        if self._file is not None and self._ports is not None:
+        if self._file is not None and self._ports is not None and self._serves:
             await self._file.save()
 
     async def close(self) -> None:

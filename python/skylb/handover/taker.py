@@ -70,6 +70,8 @@ class Predecessor:
         self._sock = sock
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
+        self._retired = asyncio.Event()
+        self._refused = ""
         self._tasks = TaskGroup()
 
     async def make_way(self, rest: Callable[[bytes], None], heard: Callable[[bytes], None]) -> None:
@@ -120,12 +122,37 @@ class Predecessor:
         try:
             while self._reader is not None and (frame := await receive(self._reader)) is not None:
                 if frame[0] is Kind.IN_FLIGHT:
-                    heard(frame[1])
-        except (HandoverError, ValueError) as error:
+                    self._count(heard, frame[1])
+                elif frame[0] is Kind.RETIRED:
+                    self._retired.set()
+                elif frame[0] is Kind.REFUSED:
+                    self._refused = _text(frame[1])
+                    break
+        except HandoverError as error:
             log.warning("hand-over: what process %d has in flight is not known: %s", self.pid, error)
         finally:
+            self._retired.set()
             heard(None)
             self._close()
+
+    def accept(self) -> None:
+        """Says that this process serves from now on: the old one ends."""
+        if self._writer is not None:
+            self._writer.write(encode(Kind.ACCEPTING))
+
+    async def retired(self) -> None:
+        """Waits until the old process has let go of peers and DNS records.
+
+        Raises:
+            HandoverError: it has given this process up in the last moment. This process must not serve.
+        """
+        try:
+            async with asyncio.timeout(YIELD_S):
+                await self._retired.wait()
+        except TimeoutError:
+            log.warning("hand-over: process %d does not let go of its peers", self.pid)
+        if self._refused:
+            raise HandoverError(f"the running balancer gave this one up: {self._refused}")
 
     def fault(self, why: str) -> None:
         """Says why this process cannot serve: the old one goes on."""

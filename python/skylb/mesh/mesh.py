@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -45,8 +45,11 @@ def check_mesh(settings: Settings) -> None:
         raise ConfigError(faults)
 
 
-MEET_S = 2.0
+MEET_S = 10.0
 """How long a process that was succeeded keeps its connections to peers that the next one has not met."""
+
+MET_S = 1.0
+"""How long a successor waits for peers before it takes forwards."""
 
 MEET_LOOK_S = 0.05
 """Between two looks whether it has."""
@@ -113,6 +116,14 @@ class Mesh:
     def _review(self, links: dict[str, Link]) -> None:
         self._failover.review(links)
 
+    async def look(self) -> None:
+        """Finds out who the peers are, and looks from then on.
+
+        Raises:
+            ConfigError: the peers file cannot be understood.
+        """
+        await self._list.start(self._tasks)
+
     async def start(self, sockets: Sequence[socket.socket], forward: str, *, succeeds: bool = False) -> None:
         """Listens on sockets for peers, and dials those whose turn it is not.
 
@@ -120,12 +131,21 @@ class Mesh:
             sockets: bound.
             forward: where peers are to send requests, unless the settings say it.
             succeeds: another process has been this balancer until now.
-
-        Raises:
-            ConfigError: the peers file cannot be understood.
         """
-        await self._list.start(self._tasks)
         await self.peers.start(sockets, forward, succeeds=succeeds)
+
+    @property
+    def reached(self) -> list[str]:
+        """Names of the peers that are connected."""
+        return sorted(link.name for link in self.peers.links.values() if link.connection is not None)
+
+    async def met(self, names: Collection[str]) -> None:
+        """Waits until these peers are met, for a moment at most: then they sign forwards for this run."""
+        for _ in range(round(MET_S / MEET_LOOK_S)):
+            found = [peer for peer in self._router.peer_gauges() if peer.name in names]
+            if all(peer.available or peer.isolated or peer.draining for peer in found):
+                return
+            await asyncio.sleep(MEET_LOOK_S)
 
     def renew(self) -> None:
         """Reads the certificate again, and in the background the peers file; a broken one changes nothing.

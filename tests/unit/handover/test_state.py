@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import resource
+import threading
 from pathlib import Path
 
 import pytest
@@ -96,6 +98,55 @@ def test_a_write_that_fails_leaves_the_old_file_and_is_counted(directory: Path) 
     file = asyncio.run(run())
     assert file.failed_total == 1
     assert outcome(directory) == "warm"
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_part(directory: Path) -> None:
+    async def run() -> StateFile:
+        file = StateFile(directory, Exporter(router(), SECRETS, MAX))
+        await file.save()
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8, hard))
+        try:
+            await file.save()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        return file
+
+    assert asyncio.run(run()).failed_total == 1
+    assert [path.name for path in directory.iterdir()] == [FILE]
+    assert outcome(directory) == "warm"
+
+
+def test_a_write_that_is_cancelled_ends_before_its_file_is_closed(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, goes_on, faults = threading.Event(), threading.Event(), []
+    write = os.write
+
+    def late(descriptor: int, data: bytes) -> int:
+        begun.set()
+        goes_on.wait(10)
+        try:
+            return write(descriptor, data)
+        except OSError as error:
+            faults.append(error)
+            raise
+
+    async def run() -> None:
+        file = StateFile(directory, Exporter(router(), SECRETS, MAX))
+        saving = asyncio.ensure_future(file.save())
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", late)
+            await asyncio.to_thread(begun.wait, 10)
+            saving.cancel()
+            await asyncio.sleep(0)
+            asyncio.get_running_loop().call_soon(goes_on.set)
+            with pytest.raises(asyncio.CancelledError):
+                await saving
+
+    asyncio.run(run())
+    assert faults == []
+    assert list(directory.iterdir()) == []
 
 
 @pytest.mark.parametrize("length", [0, 1, 11, 40])
