@@ -5,6 +5,7 @@ import json
 import signal
 import socket
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -328,6 +329,41 @@ def test_one_that_is_killed_while_it_starts_changes_nothing(path: Path) -> None:
         says(old, "it ended before it was ready")
         child.stop()
         assert asyncio.run(ask(old.port, request(chat("hello")))).status == 200
+
+
+def send(url: str, method: str, data: bytes = b"") -> dict[str, object]:
+    asked = urllib.request.Request(url, method=method, data=data)
+    with urllib.request.urlopen(asked, timeout=PATIENCE_S) as answer:
+        return dict(json.loads(answer.read()))
+
+
+def test_what_operators_have_asked_for_goes_along(path: Path, tmp_path: Path) -> None:
+    own = ["--handover-socket", str(path)]
+    with mocks(4, "--profile", "instant") as urls, balancer(*urls, arguments=own) as old:
+        names = [url.removeprefix("http://") for url in urls]
+        verbs = ("drain", "leave?in=500", "drain", "leave?in=400")
+        for name, verb in zip(names, verbs, strict=True):
+            send(f"{old.admin}/replicas/{name}/{verb}", "POST")
+        send(f"{old.admin}/continuing", "PUT", b'{"continuing": "on"}')
+        listed = tmp_path / "replicas"
+        listed.write_text("\n".join(urls[:2]))  # the new process does not know the others at its start
+        with taking_over(old, *own, "--replicas-file", str(listed)) as new:
+            assert pid_of(old) == new.pid
+            told = send(f"{old.admin}/continuing", "PUT", b'{"continuing": "on"}')
+            assert told == {"continuing": "on", "before": "on"}
+            listed.write_text("\n".join(urls))
+            new.send(signal.SIGHUP)
+            eventually(lambda: len(old.state()["engine"]["replicas"]) == 4, what="all are there")
+            found = [
+                row
+                for name in names
+                for row in old.state()["engine"]["replicas"]
+                if row["name"].endswith(name)
+            ]
+            assert [row["draining"] for row in found] == [True] * 4
+            assert [row["leaves_in_s"] is None for row in found] == [True, False, True, False]
+            assert 400 < found[1]["leaves_in_s"] <= 500
+            assert 0 < found[3]["leaves_in_s"] <= 400
 
 
 def test_a_start_that_fails_leaves_the_state_of_the_balancer_that_runs_alone(tmp_path: Path) -> None:

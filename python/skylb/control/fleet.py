@@ -1,7 +1,7 @@
 """The fleet: one list of replicas out of all sources, with an id and the operator's intent for each."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 
 from skylb.discovery.source import REPLICAS_MAX, Offered
@@ -37,8 +37,10 @@ class Fleet:
         self._replicas: dict[str, Replica] = {}
         self._offered: dict[str, Offered] = {}
         self._draining: dict[str, None] = {}
-        self._leaving: dict[str, bool] = {}
-        """Of the fleet, those that are left at a time, and whether they end then."""
+        self._leaving: dict[str, tuple[int, bool]] = {}
+        """Of the fleet, those that are left at a time of the monotonic clock, and whether they end then."""
+        self._expected: dict[str, tuple[int, bool]] = {}
+        """The same of replicas that no source has offered yet."""
         self._ids = count(1)
         self._authorization: str | None = None
         self._probe_authorization: str | None = None
@@ -91,7 +93,7 @@ class Fleet:
         if replica is None:
             return False
         self.set_draining(name, draining=True)
-        self._leaving[name] = ends
+        self._leaving[name] = (at_ns, ends)
         self._router.set_notice(replica.id, at_ns, ends=ends)
         return True
 
@@ -106,12 +108,28 @@ class Fleet:
             name: "its source says that it leaves" for name, one in self._offered.items() if one.draining
         }
         found |= {name: "by an operator" for name in self._draining if name in self._offered}
-        ending = [name for name, ends in self._leaving.items() if ends]
+        ending = [name for name, (_, ends) in self._leaving.items() if ends]
         return found | dict.fromkeys(ending, "it was announced to end")
 
     def drained_by_operators(self) -> list[str]:
-        """The replicas that operators drain, as far as they are offered."""
-        return sorted(name for name in self._draining if name in self._offered)
+        """The replicas that operators drain without a time, offered or not; the latest comes last."""
+        return [name for name in self._draining if name not in self._leaving and name not in self._expected]
+
+    def leaving(self) -> dict[str, tuple[int, bool]]:
+        """The replicas that are left at a time of the monotonic clock, and whether they end then."""
+        return {**self._expected, **self._leaving}
+
+    def intend(self, draining: Sequence[str], leaving: Mapping[str, tuple[int, bool]]) -> None:
+        """What operators have asked of the process before this one, also of replicas not offered yet."""
+        for name in draining:
+            self._draining[name] = None
+            self.set_draining(name, draining=True)
+        for name, (at_ns, ends) in leaving.items():
+            if not self.leave(name, at_ns, ends=ends):
+                self._draining[name] = None
+                self._expected[name] = (at_ns, ends)
+        while len(self._expected) > INTENTS_MAX:
+            del self._expected[next(iter(self._expected))]
 
     def replicas(self) -> list[Replica]:
         """The fleet as it stands."""
@@ -154,6 +172,10 @@ class Fleet:
         for replica in after.values():
             was = offered_before.get(replica.name) if replica.id in ids_before else None
             self._apply_offer(replica, was)
+        for name in [name for name in self._expected if name in after]:
+            at_ns, ends = self._expected.pop(name)
+            if name in self._draining:  # no operator has taken it back meanwhile
+                self.leave(name, at_ns, ends=ends)
         for gone in ids_before.difference(replica.id for replica in after.values()):
             for pool in self._pools:
                 pool.forget(gone)

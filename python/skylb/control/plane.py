@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -175,8 +175,16 @@ class Control:
         return self._fleet.drained()
 
     def drained_by_operators(self) -> list[str]:
-        """The replicas that operators drain."""
+        """The replicas that operators drain without a time."""
         return self._fleet.drained_by_operators()
+
+    def leaving(self) -> dict[str, tuple[int, bool]]:
+        """The replicas that are left at a time of the monotonic clock, and whether they end then."""
+        return self._fleet.leaving()
+
+    def intend(self, draining: Sequence[str], leaving: Mapping[str, tuple[int, bool]]) -> None:
+        """What operators have asked of the process before this one, also of replicas not offered yet."""
+        self._fleet.intend(draining, leaving)
 
     def states(self) -> dict[str, str]:
         """By replica name: ``up``, ``unknown``, ``blind: why``, ``down: why``, or what its source lacks.

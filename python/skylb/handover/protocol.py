@@ -90,17 +90,30 @@ class Sockets(msgspec.Struct, frozen=True):
     software: str
 
 
+class Leaving(msgspec.Struct, frozen=True):
+    """A replica that is left at a time."""
+
+    name: str
+    at_ns: int
+    """Of the monotonic clock, which all processes of a machine share."""
+    ends: bool
+    """It ends then; else an operator wants it empty."""
+
+
 class Intent(msgspec.Struct, frozen=True):
     """What the old process knows besides: what operators have asked of it, and which peers it has."""
 
     draining: list[str] = []
-    """Names of replicas."""
+    """Names of replicas that are to get nothing new, offered at present or not."""
+    leaving: list[Leaving] = []
     isolated: list[str] = []
     """Names of peers."""
     reached: list[str] = []
     """Names of peers that the old process was connected to."""
     policy: str | None = None
     """Set while it ran."""
+    continuing: bool | None = None
+    """Streams go on elsewhere, or not: set while it ran."""
 
 
 Payload = TypeVar("Payload", Hello, Sockets, Intent)
