@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
-from skylb import guard, parts, startreport
+from skylb import guard, intents, parts, startreport
 from skylb.accesslog import json_line
 from skylb.admin import Admin
 from skylb.admin.operations import Operations
@@ -30,7 +30,7 @@ from skylb.data.frontend import Frontend
 from skylb.descriptors import Allotment, open_len, raise_limit
 from skylb.errors import ConfigError, SkyLBError, TaskFailedError
 from skylb.handover.giver import Heir
-from skylb.handover.protocol import Intent, Leaving
+from skylb.handover.protocol import Intent
 from skylb.handover.succession import Succession
 from skylb.handover.taker import Heritage, inherit
 from skylb.inherited import passed
@@ -291,10 +291,14 @@ class Service:
 
     async def _succeed(self) -> None:
         """Takes over what operators have asked for, and what was learned."""
-        self._carry_out(self.succession.heritage.intent)
+        intents.carry_out(self.succession.heritage.intent, self.control, self.operations)
         if self.mesh is not None:
             await self.mesh.look()
+        await self.ready()
         await self.succession.succeed()
+
+    async def ready(self) -> None:
+        """Waits until this process could serve, besides what it does itself."""
 
     async def _let_all_in(self, ports: Ports) -> None:
         """Takes peers, forwards and clients. A successor that can serve lets clients in first."""
@@ -401,26 +405,7 @@ class Service:
 
     def intent(self) -> Intent:
         """What operators have asked for, which no setting says."""
-        policy, continuing = self.router.policy, self.router.continuing
-        leaving = self.control.leaving().items()
-        return Intent(
-            draining=self.control.drained_by_operators(),
-            leaving=[Leaving(name, at_ns, ends) for name, (at_ns, ends) in leaving],
-            isolated=[] if self.mesh is None else sorted(self.mesh.peers.isolated),
-            reached=[] if self.mesh is None else self.mesh.reached,
-            policy=None if policy == self.settings.engine.policy else policy,
-            continuing=None if continuing == self.settings.continue_streams else continuing,
-        )
-
-    def _carry_out(self, intent: Intent) -> None:
-        """What operators have asked of the process before this one counts on."""
-        self.control.intend(intent.draining, {of.name: (of.at_ns, of.ends) for of in intent.leaving})
-        for name in intent.isolated:
-            self.operations.isolate(name, isolated=True)
-        if intent.policy is not None:
-            self.operations.set_policy(intent.policy)
-        if intent.continuing is not None and not (intent.continuing and self.settings.workers > 1):
-            self.operations.set_continuing(intent.continuing)
+        return intents.asked(self.settings, self.router, self.control, self.mesh)
 
     async def _hand_over(self) -> None:
         """Lets a successor have the admin address as soon as it is there, and not before."""

@@ -387,7 +387,6 @@ class Settings(SourceSettings, HandoverSettings, ContinuingSettings):
         yield from self._fleet_conflicts()
         yield from self.kubernetes.conflicts()
         yield from self.handover_conflicts()
-        yield from self._worker_conflicts()
         if self.keys_file is not None and self.mesh.tenant_key_file is not None:
             yield (
                 {"keys_file", "tenant_key_file"},
@@ -402,16 +401,6 @@ class Settings(SourceSettings, HandoverSettings, ContinuingSettings):
                 yield (
                     {low, high},
                     f"{low} is {low_value} and {high} is {high_value}: expected {low} <= {high}",
-                )
-
-    def _worker_conflicts(self) -> Iterator[tuple[set[str], str]]:
-        if self.workers == 1:
-            return
-        for name in ("takeover", "handover_socket", "state_dir"):
-            if getattr(self, name) not in {None, False}:
-                yield (
-                    {"workers", name},
-                    f"workers is {self.workers} and {name} is given: expected workers 1, or no {name}",
                 )
 
     def _listener_conflicts(self) -> Iterator[tuple[set[str], str]]:

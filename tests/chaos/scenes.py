@@ -14,6 +14,7 @@ from tests.chaos.sockets import Lines, peers_of, unread_bytes
 from tests.support.partitions import WAYS
 from tests.support.processes import PATIENCE_S, Balancer, answers, balancer, eventually
 from tests.support.regions import Regions, regions
+from tests.support.workers import parent_of
 
 Scene = Callable[[float], Awaitable[tuple[int, Ledger]]]
 """Plays for so many seconds; how many faults there were, and what the clients got."""
@@ -176,6 +177,13 @@ def succeed(front: Balancer) -> None:
     eventually(lambda: pid_of(front) != before, what="another process takes over")
 
 
+def succeed_all(front: Balancer) -> None:
+    """All processes of a balancer with workers are replaced by such that the supervisor has started."""
+    before = pid_of(front)
+    os.kill(parent_of(before), signal.SIGUSR2)
+    eventually(lambda: answers(f"{front.admin}/health") and pid_of(front) != before, what="another balancer")
+
+
 async def replaced(seconds: float) -> tuple[int, Ledger]:
     """One process of the balancer after the other takes its place."""
     with ExitStack() as stack:
@@ -183,6 +191,18 @@ async def replaced(seconds: float) -> tuple[int, Ledger]:
         front = stack.enter_context(balancer(*replicas.urls, arguments=PATIENT))
         crowd = Crowd(front.url, CLIENTS, "replaced")
         return await under_load(crowd, seconds, lambda _: in_thread(lambda: succeed(front)))
+
+
+async def workers_replaced(seconds: float) -> tuple[int, Ledger]:
+    """One balancer with workers after the other takes its place."""
+    with ExitStack() as stack:
+        replicas = stack.enter_context(fleet(REPLICAS))
+        front = stack.enter_context(balancer(*replicas.urls, arguments=[*PATIENT, "--workers", "2"]))
+
+        async def replace(_number: int) -> None:
+            await in_thread(lambda: succeed_all(front))
+
+        return await under_load(Crowd(front.url, CLIENTS, "workers"), seconds, replace)
 
 
 def kill_engine_process(front: Balancer) -> None:
@@ -290,5 +310,6 @@ SCENES: dict[str, Scene] = {
     "replicas killed, 2 workers": over(killed, CONTINUING, *WORKERS),
     "the engine process killed, then a replica": engine_and_replica_killed,
     "a worker killed": worker_killed,
+    "the balancer with workers replaced": workers_replaced,
 }
 """By the name in the table."""

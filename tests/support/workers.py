@@ -46,6 +46,11 @@ def engine_pid(front: Balancer) -> int:
     return pid
 
 
+def parent_of(pid: int) -> int:
+    """The process that has started another one: of an engine process the supervisor."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+
+
 def engine_pid_if_any(front: Balancer) -> int | None:
     """The engine process, where it answers."""
     try:

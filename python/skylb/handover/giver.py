@@ -232,6 +232,15 @@ class Giver:
             return
         self._tasks.start(self._start(variable, environment), name="start an heir")
 
+    def greet(self, sock: socket.socket, pid: int) -> None:
+        """Hands over to a process that this balancer has started elsewhere.
+
+        Args:
+            sock: the connection to it, this object's from now on.
+            pid: of the process.
+        """
+        self._tasks.start(self._serve(sock, pid, self._timeout_s), name=f"hand-over to {pid}")
+
     async def _start(self, variable: str, environment: Mapping[str, str]) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with closing(theirs):

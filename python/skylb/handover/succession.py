@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Protocol
 
@@ -188,6 +189,14 @@ class Succession:
             log.warning("hand-over: this process does not serve yet, or no more: nothing is started")
             return
         self._giver.start_heir(HANDOVER_VARIABLE, child_environment(all_environment()))
+
+    def greet(self, sock: socket.socket, pid: int) -> None:
+        """Hands over to a process that this balancer has started; the connection to it is this object's."""
+        if self._ports is None:
+            log.warning("hand-over: this process does not serve yet: process %d gets nothing", pid)
+            sock.close()
+        else:
+            self._giver.greet(sock, pid)
 
     def sockets(self) -> Mapping[str, Sequence[Listening]]:
         """All listening sockets, by the names of `skylb.inherited.LISTENERS`."""

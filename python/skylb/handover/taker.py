@@ -161,6 +161,10 @@ class Predecessor:
             self._sock.send(encode(Kind.FAULT, why.encode()))
         self._close()
 
+    def detach(self) -> int:
+        """The connection's descriptor, which is the caller's from now on: another process goes on with it."""
+        return self._sock.detach()
+
     def _close(self) -> None:
         if self._writer is not None:
             self._writer.close()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from skylb.listeners import Listening
 from skylb.output import EXIT_FAILURE
 from skylb.workers import orders
-from skylb.workers.orders import Beat, Boot, Broken, Line, Renew, Report, Stop
+from skylb.workers.orders import Beat, Boot, Broken, Line, Renew, Report, Stop, Succeed
 
 SUPERVISORS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 """Signals for the supervisor, which passes them on. A service manager may send them to all processes."""
@@ -46,7 +46,11 @@ class Channel:
         return packet, descriptors
 
     def listen(
-        self, stop: Callable[[], None], renew: Callable[[], None], line: Callable[[Line, int], None]
+        self,
+        stop: Callable[[Stop], None],
+        renew: Callable[[], None],
+        line: Callable[[Line, int], None],
+        succeed: Callable[[Succeed, int], None] = lambda _, descriptor: os.close(descriptor),
     ) -> None:
         """Takes orders from now on, and beats. When the supervisor dies, this process ends at once.
 
@@ -54,6 +58,7 @@ class Channel:
             stop: called when it is to end, and again when it is to hurry.
             renew: called when it is to read its files again.
             line: called with a new line and its descriptor.
+            succeed: called with a process that takes over, and the descriptor of the connection to it.
         """
         for number in SUPERVISORS:
             signal.signal(number, signal.SIG_IGN)  # again: the loop may have taken one over
@@ -68,7 +73,9 @@ class Channel:
             if packet is None:
                 os._exit(EXIT_FAILURE)  # nobody would start this balancer's other processes again
             if isinstance(packet, Stop):
-                stop()
+                stop(packet)
+            elif isinstance(packet, Succeed):
+                succeed(packet, descriptors[0])
             elif isinstance(packet, Renew):
                 renew()
             elif isinstance(packet, Line):
@@ -99,10 +106,14 @@ class Channel:
 
 def listening(boot: Boot, descriptors: list[int]) -> dict[str, list[Listening]]:
     """A child's listening sockets, by what they are for."""
-    rest = iter(descriptors)
+    rest = iter(zip(descriptors, boot.inherited, strict=False))  # an engine process gets more than sockets
     found: dict[str, list[Listening]] = {}
     for name, count in boot.sockets.items():
-        found[name] = [Listening(fileno=next(rest)) for _ in range(count)]
-        for sock in found[name]:
+        found[name] = []
+        for _ in range(count):
+            descriptor, inherited = next(rest)
+            sock = Listening(fileno=descriptor)
             sock.setblocking(False)
+            sock.inherited = inherited
+            found[name].append(sock)
     return found

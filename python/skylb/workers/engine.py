@@ -2,15 +2,18 @@
 
 import asyncio
 import logging
+import os
+import socket
 
 from skylb.app import Service
-from skylb.handover.taker import Heritage
+from skylb.handover.protocol import HANDOVER, HandoverError
+from skylb.handover.taker import Heritage, Predecessor
 from skylb.listeners import Listening
 from skylb.ports import Ports
 from skylb.tasks import TaskGroup
 from skylb.workers.child import Channel, listening
-from skylb.workers.hub import Clients, Hub
-from skylb.workers.orders import Boot, Line, Ready, Status
+from skylb.workers.hub import LOOK_S, Clients, Hub
+from skylb.workers.orders import Boot, Line, Ready, Status, Stop, Succeed, Succeeded
 
 log = logging.getLogger("skylb.workers")
 
@@ -28,13 +31,16 @@ class EngineService(Service):
         boot: what it is to be.
         sockets: bound by the supervisor, by what they are for.
         channel: to the supervisor.
+        heritage: what it begins with.
 
     Raises:
         ConfigError: a file that the settings name is no good.
     """
 
-    def __init__(self, boot: Boot, sockets: dict[str, list[Listening]], channel: Channel) -> None:
-        super().__init__(boot.settings, heritage=Heritage(of_siblings=boot.secrets))
+    def __init__(
+        self, boot: Boot, sockets: dict[str, list[Listening]], channel: Channel, heritage: Heritage
+    ) -> None:
+        super().__init__(boot.settings, heritage=heritage)
         self._boot = boot
         self._bound = sockets
         self._early: list[tuple[Line, int]] = []
@@ -60,22 +66,69 @@ class EngineService(Service):
     async def bind(self) -> Ports:
         """The sockets that the supervisor has bound."""
         bound = self._bound
-        return Ports([], bound.get("forwards", []), bound.get("sync", []), bound.get("admin", []), [])
+        clients = bound.get("clients", [])  # workers accept there: these are to be handed over
+        return Ports(clients, bound.get("forwards", []), bound.get("sync", []), bound.get("admin", []), [])
+
+    async def ready(self) -> None:
+        """A predecessor accepts until all workers could.
+
+        Raises:
+            HandoverError: one of them has ended.
+        """
+        if self.succession.handed is not None:
+            self.hub.hold(holds=True)
+            self._take_lines()
+            while self.hub.loaded_len < self.settings.workers:
+                if self.ending.begun:
+                    raise HandoverError("a worker could not be started")
+                await asyncio.sleep(LOOK_S)
 
     async def let_in(self, ports: Ports) -> None:
         """Takes what workers report."""
         del ports
         self.operations.addresses = {name: list(group) for name, group in self._boot.addresses.items()}
         self.frontend.serve([])
+        self._take_lines()
+        self.hub.hold(holds=False)
+
+    def _take_lines(self) -> None:
+        if self._open:
+            return
         self.hub.start()
         self._open = True
         early, self._early = self._early, []
         for order, descriptor in early:
             self._line_came(order, descriptor)
 
+    async def hold(self) -> None:
+        """Workers accept no connection until `go_on`."""
+        await super().hold()
+        self.hub.hold(holds=True)
+
+    def go_on(self) -> None:
+        """Workers accept connections again."""
+        super().go_on()
+        self.hub.hold(holds=False)
+
+    def succeeded(self) -> None:
+        """Another process takes this balancer's place: workers end, and this process behind them."""
+        heir = self.succession.heir
+        if heir is not None:
+            self._channel.report(Succeeded(heir.pid))
+        super().succeeded()
+
     def install_signals(self) -> None:
         """Takes the supervisor's orders in place of signals."""
-        self._channel.listen(self.request_stop, self.renew, self._line_came)
+        self._channel.listen(self._stop_ordered, self.renew, self._line_came, self._greet)
+
+    def _greet(self, order: Succeed, descriptor: int) -> None:
+        self.succession.greet(socket.socket(fileno=descriptor), order.pid)
+
+    def _stop_ordered(self, order: Stop) -> None:
+        del order
+        for sock in self._bound.get("clients", []):
+            sock.close()  # workers accept there as long as they may
+        self.request_stop()
 
     def _line_came(self, order: Line, descriptor: int) -> None:
         if not self._open:
@@ -104,4 +157,28 @@ async def run(channel: Channel, boot: Boot, descriptors: list[int]) -> None:
         ConfigError: a file that the settings name is no good.
         TaskFailedError: a part of it failed.
     """
-    await EngineService(boot, listening(boot, descriptors), channel).run()
+    sockets = listening(boot, descriptors)
+    heritage = await _heritage(boot, descriptors[sum(boot.sockets.values()) :])
+    heritage.sockets = {HANDOVER: sockets.pop(HANDOVER, [])}
+    await EngineService(boot, sockets, channel, heritage).run()
+
+
+async def _heritage(boot: Boot, descriptors: list[int]) -> Heritage:
+    """What a balancer that makes way has given; else what an earlier engine process has kept."""
+    found, settings = Heritage(of_siblings=boot.secrets), boot.settings
+    if boot.heritage is None:
+        if settings.state_dir is not None:
+            await asyncio.to_thread(
+                found.read,
+                settings.state_dir,
+                age_max_s=settings.state_age_max_s,
+                bytes_max=settings.state_bytes_max,
+            )
+        return found
+    connection, state = descriptors
+    found.predecessor = Predecessor(socket.socket(fileno=connection), boot.heritage.pid)
+    found.intent = boot.heritage.intent
+    with os.fdopen(state, "rb") as file:
+        file.seek(0)
+        found.keep(file.read())
+    return found

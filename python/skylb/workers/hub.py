@@ -116,6 +116,8 @@ class Hub:
         """How often processes of this balancer have been started again, by kind."""
         self.lost_total = 0
         """Requests of workers that have died."""
+        self._holds = False
+        """Workers accept no connections for now."""
         self._tasks = TaskGroup()
         self._look: asyncio.TimerHandle | None = None
         self._emptied: asyncio.Future[None] | None = None
@@ -194,6 +196,7 @@ class Hub:
             identity=(self._identity.name, self._identity.incarnation),
             replicas=router.replicas(),
             peers=router.peers(),
+            holds=self._holds,
         )
 
     def _show_all(self) -> None:
@@ -293,6 +296,16 @@ class Hub:
     def connections_len(self) -> int:
         """Open connections of clients, at all workers."""
         return self.gauge("connections")
+
+    def hold(self, *, holds: bool) -> None:
+        """Workers accept no connections, or do again."""
+        self._holds = holds
+        self._show_all()
+
+    @property
+    def loaded_len(self) -> int:
+        """Workers that could serve."""
+        return sum(bool(seat.figures.gauges.get("pid")) for seat in self.seats.values())
 
     def stop_accepting(self, idle_s: float) -> None:
         """Workers do that by themselves: the supervisor has told them."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from skylb.addresses import ListenAddress
 from skylb.config import Settings
+from skylb.handover.protocol import Intent
 from skylb.handover.state import Secrets
 
 ENGINE = 0
@@ -38,6 +39,20 @@ class Boot:
     """Where each kind listens."""
     starts: Mapping[str, int] = field(default_factory=dict)
     """How often processes have been started again, by kind."""
+    inherited: Sequence[bool] = ()
+    """Of each of those sockets: a service manager holds it too."""
+    heritage: "Legacy | None" = None
+    """What an engine process takes over. Its descriptors follow those sockets: the connection to the balancer
+    that makes way, then a file with the state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Legacy:
+    """What a balancer that makes way has given, besides sockets and its state."""
+
+    intent: Intent
+    pid: int
+    """The process at the other end of the connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +71,16 @@ class Line:
 class Stop:
     """A child is to end in good order; a further one skips what it waits for."""
 
+    succeeded: bool = False
+    """Another balancer accepts in its place: what waits in the queues of its sockets is that one's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Succeed:
+    """A process was started that takes this balancer's place: the connection to it comes along."""
+
+    pid: int
+
 
 @dataclass(frozen=True, slots=True)
 class Renew:
@@ -65,6 +90,13 @@ class Renew:
 @dataclass(frozen=True, slots=True)
 class Ready:
     """A child serves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """Another process takes this balancer's place: all children but the engine process are to end."""
+
+    pid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +122,8 @@ class Beat:
     """The event loop of a child turns, or the child waits for its `Boot`."""
 
 
-Order = Boot | Line | Stop | Renew
-Report = Ready | Status | Broken | Beat
+Order = Boot | Line | Stop | Succeed | Renew
+Report = Ready | Succeeded | Status | Broken | Beat
 
 
 def pair() -> tuple[socket.socket, socket.socket]:

@@ -21,6 +21,8 @@ class View(msgspec.Struct, tag=True, frozen=True):
     """Name and start of this balancer, with which forwards are signed."""
     replicas: list[Replica]
     peers: list[Peer]
+    holds: bool = False
+    """No connection is accepted for now: another process takes over, or does not accept yet."""
 
 
 class Asked(msgspec.Struct, tag=True, frozen=True):

@@ -8,13 +8,19 @@ import asyncio
 import logging
 import os
 import signal
+import socket
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Mapping
 
 from skylb import parts
 from skylb.clock import monotonic_ns
-from skylb.config import HANDOVER_VARIABLE, Settings
-from skylb.errors import ConfigError, TaskFailedError
+from skylb.config import HANDOVER_VARIABLE, Settings, all_environment
+from skylb.errors import SkyLBError, TaskFailedError
+from skylb.handover import giver
+from skylb.handover.protocol import HANDOVER
+from skylb.handover.taker import Heritage, inherit
 from skylb.inherited import passed
 from skylb.keyfiles import read_keys
 from skylb.notify import Notifier
@@ -23,7 +29,19 @@ from skylb.tasks import TaskGroup
 from skylb.workers.child import BEAT_S
 from skylb.workers.children import Child, spawn
 from skylb.workers.links import LASTING_S, PAUSE_MAX_S, PAUSE_S, Links
-from skylb.workers.orders import ENGINE, Boot, Broken, Ready, Renew, Report, Status, Stop
+from skylb.workers.orders import (
+    ENGINE,
+    Boot,
+    Broken,
+    Legacy,
+    Ready,
+    Renew,
+    Report,
+    Status,
+    Stop,
+    Succeed,
+    Succeeded,
+)
 from skylb.workers.watchdog import SILENCE_S, WORKER_SILENCE_S, Watchdog
 
 log = logging.getLogger("skylb.workers")
@@ -38,21 +56,29 @@ class Supervisor:
     Args:
         settings: what to run.
         manager: variables that the service manager has set.
+        heritage: what a balancer that makes way has given, or an earlier one has kept.
 
     Raises:
         ConfigError: a file that the settings name is no good, or such a variable.
     """
 
-    def __init__(self, settings: Settings, manager: Mapping[str, str]) -> None:
-        if HANDOVER_VARIABLE in manager:
-            raise ConfigError([f"workers is {settings.workers}: expected 1 in a hand-over, or a restart"])
+    def __init__(self, settings: Settings, manager: Mapping[str, str], heritage: Heritage) -> None:
         parts.check_files(settings)
         self._settings = settings
         self._status = "starting"
         self._notifier = Notifier.of(manager, os.getpid(), lambda: self._status, self._alive)
         self._passed = passed(manager, os.getpid())
         keys = read_keys(settings.mesh.peer_key_file)
-        self._secrets = parts.secrets(settings, keys, parts.isolation(settings, keys), None)
+        isolation = parts.isolation(settings, keys, heritage.secrets)
+        self._secrets = parts.secrets(settings, keys, isolation, heritage.secrets)
+        self._heritage: Heritage | None = heritage
+        """Until the engine process has it."""
+        self._handed = heritage.sockets
+        self._succeeds = heritage.predecessor is not None
+        self._started: subprocess.Popen[bytes] | None = None
+        """The last process that was started to take this one's place: it may live longer."""
+        self._heir: int | None = None
+        """The process that takes this one's place."""
         quiet = settings.model_copy(update={"access_log": "off"})
         self._logs = parts.logs(quiet, parts.recorder(quiet))
         self._ports: Ports | None = None
@@ -86,7 +112,8 @@ class Supervisor:
         """
         self._logs.start()
         try:
-            self._ports = await Ports.bind(self._settings, self._passed)
+            handed = self._handed if self._succeeds else None
+            self._ports = await Ports.bind(self._settings, self._passed, handed)
             self._install_signals()
             numbers = range(ENGINE, self._settings.workers + 1)
             started = [await spawn(self._reported) for _ in numbers]
@@ -112,10 +139,14 @@ class Supervisor:
 
     def _lead(self, number: int, child: Child, ports: Ports) -> None:
         """Tells a child what it is, and watches it."""
-        groups = {"forwards": ports.peers, "sync": ports.sync, "admin": ports.admin}
-        if number != ENGINE:
-            groups = {"clients": ports.clients}
+        groups = {"clients": ports.clients}
+        heritage, self._heritage = (self._heritage, None) if number == ENGINE else (None, self._heritage)
+        if number == ENGINE:
+            groups |= {"forwards": ports.peers, "sync": ports.sync, "admin": ports.admin}
+            groups[HANDOVER] = [] if heritage is None else self._handed.get(HANDOVER, [])
         self._children[number] = child
+        sockets = [sock for group in groups.values() for sock in group]
+        legacy, descriptors = _legacy(heritage)
         boot = Boot(
             settings=self._settings,
             worker=number,
@@ -123,10 +154,18 @@ class Supervisor:
             sockets={name: len(group) for name, group in groups.items()},
             addresses=ports.named(),
             starts=dict(self._starts),
+            inherited=[sock.inherited for sock in sockets],
+            heritage=legacy,
         )
         child.beat_ns, child.beats = monotonic_ns(), False  # it makes all its parts before it beats again
-        if not child.order(boot, [sock.fileno() for group in groups.values() for sock in group]):
+        if not child.order(boot, [*(sock.fileno() for sock in sockets), *descriptors]):
             child.kill()  # it would wait for ever
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if heritage is not None:
+            heritage.state = None  # tens of megabytes
+        for sock in groups.get(HANDOVER, []):
+            sock.close()
         self._tasks.start(self._watch(number, child, ports), name=_name(number))
 
     async def _watch(self, number: int, child: Child, ports: Ports) -> None:
@@ -207,12 +246,23 @@ class Supervisor:
         if number is None or child.ended:
             return
         if isinstance(report, Ready):
+            if number == ENGINE and self._succeeds and not self._starts.total():
+                self._own_files()
             self._ready.add(number)
             self._now_ready(number)
         elif isinstance(report, Status):
             self._status = report.text
+        elif isinstance(report, Succeeded):
+            self._heir = report.pid
+            self._stopping.set()
         elif isinstance(report, Broken) and not self._stopping.is_set():
             self._links.broken(child, report)
+
+    def _own_files(self) -> None:
+        """The balancer before this one has ended: the files of Unix sockets are this one's to remove."""
+        for sock in (each for group in self._handed.values() for each in group):
+            if not sock.inherited and sock.fileno() >= 0:
+                sock.own_file()
 
     def _now_ready(self, number: int) -> None:
         """A child serves: if all do, so does the balancer. A further engine process is made ready."""
@@ -221,7 +271,7 @@ class Supervisor:
         if number == ENGINE and (self._keeper is None or self._keeper.done()):
             self._keeper = self._tasks.start(self._keep_standby(), name="standby")
         if len(self._ready) == len(self._children):
-            self._notifier.ready()
+            self._notifier.ready(os.getpid() if self._succeeds else None)
 
     # ------------------------------------------------------------------------ watchdog
 
@@ -249,14 +299,19 @@ class Supervisor:
         """Has all children end in good order."""
         settings = self._settings
         within_s = settings.drain_delay_s + settings.drain_timeout_s
-        self._notifier.stopping(within_s)
+        if self._heir is None:
+            self._notifier.stopping(within_s)
+        else:
+            self._notifier.succeeded(self._heir)
+            ports.yield_up()
         if self._standby is not None:
             self._standby.kill()
         for group in ports.by_name().values():
             for sock in group:
                 sock.close()  # children have it, and close it when they accept nothing more
-        for child in self._children.values():
-            child.order(Stop())
+        for number, child in self._children.items():
+            if self._heir is None or number != ENGINE:  # an engine process that is succeeded ends by itself
+                child.order(Stop(succeeded=self._heir is not None))
         if all(child.ended for child in self._children.values()):
             return
         ended = self._tasks.start(self._all_ended.wait(), name="end")
@@ -291,11 +346,42 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.request_stop)
         loop.add_signal_handler(signal.SIGHUP, self.renew)
-        loop.add_signal_handler(signal.SIGUSR2, _no_handover)
+        loop.add_signal_handler(signal.SIGUSR2, self._start_heir)
+
+    def _start_heir(self) -> None:
+        if self._stopping.is_set() or (self._started is not None and self._started.poll() is None):
+            log.warning("hand-over: one is under way already, or the end: nothing is started")
+        else:
+            self._tasks.start(self._succeed(), name="start an heir")
+
+    async def _succeed(self) -> None:
+        """Starts this program anew, as it is on disk now: the engine process hands over to it."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            number = theirs.fileno()
+            environment = {**giver.child_environment(all_environment()), HANDOVER_VARIABLE: str(number)}
+            command = [sys.executable, *sys.orig_argv[1:]]
+            try:
+                self._started = process = await asyncio.to_thread(
+                    subprocess.Popen, command, env=environment, pass_fds=[number]
+                )
+            except OSError as error:
+                log.warning("hand-over failed: %s; this process goes on", error)
+                return
+            log.info("hand-over: started process %d", process.pid)
+            engine = self._children.get(ENGINE)
+            if engine is None or not engine.order(Succeed(process.pid), [ours.fileno()]):
+                log.warning("hand-over failed: there is no engine process at present; this process goes on")
 
 
-def _no_handover() -> None:
-    log.warning("SIGUSR2: a balancer with workers hands nothing over: this process goes on")
+def _legacy(heritage: Heritage | None) -> tuple[Legacy | None, list[int]]:
+    """What the engine process takes over, and its descriptors; nothing where no balancer makes way."""
+    if heritage is None or heritage.predecessor is None:
+        return None, []
+    state = os.memfd_create("state")
+    with os.fdopen(state, "wb", closefd=False) as file:
+        file.write(b"" if heritage.state is None else heritage.state.data)
+    return Legacy(heritage.intent, heritage.predecessor.pid), [heritage.predecessor.detach(), state]
 
 
 def _kind(number: int) -> str:
@@ -321,5 +407,13 @@ async def serve(settings: Settings, manager: Mapping[str, str] | None = None) ->
         ConfigError: a file that the settings name is no good, or what the service manager has passed.
         ListenError: an address cannot be bound.
         TaskFailedError: a process could not be started.
+        HandoverError: a balancer runs, and does not hand over to this process.
     """
-    await Supervisor(settings, manager or {}).run()
+    variables = manager or {}
+    heritage = await inherit(settings, variables.get(HANDOVER_VARIABLE))
+    try:
+        await Supervisor(settings, variables, heritage).run()
+    except SkyLBError as error:
+        if heritage.predecessor is not None:
+            heritage.predecessor.fault(str(error))
+        raise

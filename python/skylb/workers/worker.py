@@ -9,7 +9,7 @@ from collections import Counter
 from skylb import guard, parts
 from skylb._core import RemoteEngine
 from skylb.clock import monotonic_ns, process_ns
-from skylb.data.context import keep_heap
+from skylb.data.context import DRAIN_IDLE_S, YIELD_IDLE_S, keep_heap
 from skylb.data.crossing import Crossing
 from skylb.data.demand import counted
 from skylb.data.drain import Drain
@@ -23,7 +23,7 @@ from skylb.mesh.tls import MeshTls
 from skylb.tasks import TaskGroup
 from skylb.workers.child import Channel, listening
 from skylb.workers.line import Line
-from skylb.workers.orders import Boot, Broken, Ready
+from skylb.workers.orders import Boot, Broken, Ready, Stop
 from skylb.workers.orders import Line as LineOrder
 from skylb.workers.protocol import Figures, View
 from skylb.workers.router import RemoteRouter, understood
@@ -86,6 +86,10 @@ class Worker:
         self._failed: str | None = None
         self._informed = asyncio.Event()
         """It can serve, or it ends."""
+        self._holds = False
+        """No connection is accepted for now."""
+        self._idle_s = DRAIN_IDLE_S
+        """How long idle connections stay at the end."""
         self._line: Line | None = None
         self._serial = 0
         """Of that line."""
@@ -115,6 +119,8 @@ class Worker:
             self._allot(*limit)
             context = self.tls.context if self.tls is not None else None
             self.frontend.serve([(sock, context) for sock in self._sockets])
+            if self._holds:
+                self.frontend.hold()
             self._report()
             self._channel.report(Ready())
         keep_heap()
@@ -129,7 +135,7 @@ class Worker:
 
     async def _stop(self) -> None:
         await self.ending.delay()
-        self.ending.stop_accepting()
+        self.ending.stop_accepting(self._idle_s)
         await self.ending.drain()
         await self.frontend.close()
         await self.pool.close()
@@ -160,8 +166,14 @@ class Worker:
         self.ending.at_once()
         self._informed.set()
 
-    def _request_stop(self) -> None:
-        self.ending.request()
+    def _request_stop(self, order: Stop) -> None:
+        if order.succeeded:
+            self.ending.at_once()
+            self._idle_s = YIELD_IDLE_S
+            for sock in self._sockets:
+                sock.yield_up()
+        else:
+            self.ending.request()
         self._informed.set()  # it ends, even if no engine process has ever informed it
 
     # ---------------------------------------------------------------- the engine process
@@ -196,6 +208,11 @@ class Worker:
         """The engine process has said something of itself."""
         self.recorder.set_policy(view.policy)
         self.logs.set_policy(view.policy)
+        self._holds = view.holds
+        if view.holds:
+            self.frontend.hold()
+        else:
+            self.frontend.go_on()
         if self._mesh_tls is not None and view.identity != self._identity:
             self._cross(Identity(*view.identity), self._mesh_tls)
             self._identity = view.identity
