@@ -303,7 +303,7 @@ class Settings(SourceSettings, HandoverSettings, ContinuingSettings):
             ge=1,
             le=64,
             description="Processes that hold clients' connections. With 2 or more, one more process decides "
-            "for all of them, and one supervises. Not with --state-dir, --takeover or --handover-socket.",
+            "for all of them, and one supervises.",
         ),
     ] = 1
     receipts: Annotated[
