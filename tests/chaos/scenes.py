@@ -162,7 +162,8 @@ async def announced(seconds: float) -> tuple[int, Ledger]:
             await killed(replicas, index)
             await in_thread(lambda: order(front, "DELETE", path))
 
-        return await under_load(front.url, "announced", seconds, end)
+        crowd = Crowd(front.url, CLIENTS, "announced")
+        return await under_load(crowd, seconds, end)
 
 
 def pid_of(front: Balancer) -> int:
