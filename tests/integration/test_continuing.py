@@ -12,6 +12,7 @@ from typing import Any
 import openai
 import pytest
 
+from tests.support.partitions import WAYS
 from tests.support.processes import Balancer, balancer, eventually, get, mocks, post_stream, start_mocks
 from tests.support.raw import Answer, ask, chat, request
 from tests.support.regions import regions
@@ -267,6 +268,31 @@ def test_the_sdk_notices_nothing_of_replicas_that_are_killed_or_stopped() -> Non
         assert front.metric("skylb_streams_continued_total") >= 1
         eventually(lambda: front.metric("skylb_replica_in_flight") == 0, what="nothing in flight")
         eventually(lambda: front.metric("skylb_kept_bytes") == 0, what="nothing kept")
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")])
+def test_a_stream_goes_on_here_when_nothing_comes_through_from_the_peer_that_serves_it(
+    workers: tuple[str, ...],
+) -> None:
+    """As where a whole region loses its power: no connection breaks."""
+    with mocks(1, *SLOW) as far, mocks(1, *SLOW) as near:
+        engines = {"us": near, "eu": far}
+        arguments = [*ON, *workers]
+        with regions("us", "eu", engines=engines, arguments=arguments, wan=("--rtt-s", "0.02")) as found:
+            us = found["us"]
+            us.verb("/regions/us/evacuate")
+            texts = []
+            for data in post_stream(f"{us.front.url}/v1/chat/completions", asked(max_tokens=150)):
+                if data == "[DONE]":
+                    break
+                event = json.loads(data)
+                assert "error" not in event, event
+                texts += [choice["delta"].get("content", "") for choice in event["choices"]]
+                if len(texts) == 10:
+                    WAYS["blackhole"](found)
+            assert "".join(texts) == "".join(f"{index:04}" for index in range(150))
+            line = eventually(us.front.log, what="a line of the log")[-1]
+            assert (line["continued"], line["continued_from"]) == (1, "eu")
 
 
 def test_a_stream_goes_on_here_when_the_peer_that_serves_it_dies() -> None:

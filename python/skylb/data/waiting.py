@@ -14,6 +14,7 @@ from skylb._core import Head, Relay, Request
 from skylb.config import TimeoutSettings
 from skylb.data import answers
 from skylb.data.context import Context
+from skylb.data.continuing import may_leave
 from skylb.data.crossing import SILENT_S
 from skylb.data.leg import Leg
 from skylb.data.phases import CONNECT, HOLD, RELAY, WAIT, Client, Phase
@@ -85,7 +86,9 @@ def failure(timeouts: TimeoutSettings, waiting: Waiting, now_ns: int) -> int | N
         return None
     silent_s = (now_ns - leg.heard_ns) / 1e9
     if waiting.phase is not WAIT:
-        return _core.FAILURE_TIMEOUT if silent_s > timeouts.stream_idle_s else None
+        if silent_s > timeouts.stream_idle_s:
+            return _core.FAILURE_TIMEOUT
+        return _core.FAILURE_RESET if silent_s > SILENT_S and _is_cut_off(waiting, leg) else None
     relay = leg.relay
     if leg.forward is not None and not relay.status and silent_s > SILENT_S:
         return _core.FAILURE_RESET  # a peer says every second that it waits as well
@@ -94,6 +97,12 @@ def failure(timeouts: TimeoutSettings, waiting: Waiting, now_ns: int) -> int | N
     # A peer has the time of its hold besides: that it still waits counts no more then.
     begin_ns = waiting.phase_ns if leg.forward is None else leg.forward.deadline_ns
     return _core.FAILURE_TIMEOUT if now_ns - begin_ns > limit_s * 1e9 else None
+
+
+def _is_cut_off(waiting: Waiting, leg: Leg) -> bool:
+    """The peer that serves the stream is not heard any more, and the stream could go on elsewhere."""
+    hears = waiting.context.router.hears
+    return leg.forward is not None and not hears(leg.target.id) and may_leave(leg)
 
 
 def opens(timeouts: TimeoutSettings, waiting: Waiting, now_ns: int) -> bool:

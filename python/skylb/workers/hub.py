@@ -196,6 +196,7 @@ class Hub:
             identity=(self._identity.name, self._identity.incarnation),
             replicas=router.replicas(),
             peers=router.peers(),
+            silent_peers=router.silent_peers(),
             holds=self._holds,
         )
 

@@ -21,6 +21,8 @@ class View(msgspec.Struct, tag=True, frozen=True):
     """Name and start of this balancer, with which forwards are signed."""
     replicas: list[Replica]
     peers: list[Peer]
+    silent_peers: list[int]
+    """Those from which nothing arrives any more."""
     holds: bool = False
     """No connection is accepted for now: another process takes over, or does not accept yet."""
 

@@ -56,6 +56,7 @@ _AWAY = View(
     identity=("", 0),
     replicas=[],
     peers=[],
+    silent_peers=[],
 )
 
 Args = ParamSpec("Args")
@@ -160,6 +161,9 @@ class RemoteRouter(RequestRouter):
 
     def guessed(self, request: Request) -> bool:
         return request.guessed
+
+    def hears(self, peer_id: int) -> bool:
+        return peer_id not in self.view.silent_peers
 
     def ready(self) -> bool:
         return self.view.ready

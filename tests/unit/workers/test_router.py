@@ -27,6 +27,7 @@ VIEW = View(
     identity=("us", 1),
     replicas=[Replica(1, URL, Address("127.0.0.1", 1), "a")],
     peers=[],
+    silent_peers=[],
 )
 
 
