@@ -21,6 +21,7 @@
 mod arrivals;
 mod attempt;
 mod check;
+mod depart;
 mod facts;
 mod find;
 mod forward;

@@ -5,7 +5,6 @@
 
 mod adopt;
 mod cached;
-mod depart;
 mod keep;
 mod peers;
 mod replicas;

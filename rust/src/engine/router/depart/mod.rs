@@ -6,8 +6,8 @@
 //! because one that cannot leave at one moment may be able to soon after. Nothing is taken from the budget of
 //! retries.
 
-use super::super::Router;
-use super::super::resume::DEPARTURES_MAX;
+use super::Router;
+use super::resume::DEPARTURES_MAX;
 use crate::engine::effect::Effect;
 use crate::engine::requests::leaving::{Origin, Room};
 use crate::engine::requests::request::Request;
@@ -40,7 +40,7 @@ impl Router {
     }
 
     /// Withdraws what has to leave by now, and may.
-    pub(in crate::engine::router) fn leave_due(&mut self, now: Instant, out: &mut Vec<Effect>) {
+    pub(super) fn leave_due(&mut self, now: Instant, out: &mut Vec<Effect>) {
         for (slot, ends) in self.fleet.looks_due(now) {
             self.send_away(&Origin::Replica(slot), ends, now, out);
         }
