@@ -187,7 +187,7 @@ fn what_is_adopted_over_a_limit_is_charged_all_the_same() {
     }
     let refused = drive.submit_as(asks("acme"), digest("m", &[]));
     assert_eq!(rejected(&refused).status, 429);
-    drive.now = drive.now + Span::from_secs(95);
+    drive.now += Span::from_secs(95);
     let still = drive.submit_as(asks("acme"), digest("m", &[]));
     assert_eq!(
         rejected(&still).status,
@@ -217,7 +217,7 @@ proptest! {
         stream in any::<bool>(),
         attempts in 1_u32..4,
     ) {
-        let body = || Digest { retry_safe, stream, ..digest("m", &[]) };
+        let body = || Digest { stream, retry_safe, ..digest("m", &[]) };
         let what = |effects: &[Effect]| match effects {
             [Effect::Push(push)] => format!("attempt {}", push.attempt),
             [Effect::Reject(reject)] => reject.code.to_owned(),
