@@ -1,7 +1,7 @@
 """``make bench-continuing``: what clients see of streams whose region dies under them, or is evacuated.
 
 Two regions of mock replicas. All clients ask in one of them. There, in turn, nothing happens, all replicas
-are killed (SIGKILL), and the region is evacuated. Each answer is the numbers of its tokens, so that one
+are killed (SIGKILL), and the region is evacuated: new requests only, and running streams too. Each answer is the numbers of its tokens, so that one
 that is there twice, or missing, shows.
 
     python -m bench.continuing [--streams 200] [--tokens 400]
@@ -31,6 +31,7 @@ FAULT_AT = 0.4
 
 MOCK = ("--number-tokens", "--profile", "l4-8b", "--time-scale", "1", "--kv-tokens", "100000")
 KEPT_STREAMS = 200
+CASES = ("nothing", "its replicas are killed", "it is evacuated", "it is evacuated within 1 s")
 TIMEOUT = aiohttp.ClientTimeout(total=600)
 
 HEAD = (
@@ -162,6 +163,7 @@ def case(name: str, streams_len: int, tokens: int) -> str:
             "nothing": None,
             "its replicas are killed": children["us"].kill,
             "it is evacuated": lambda: us.verb("/regions/us/evacuate"),
+            "it is evacuated within 1 s": lambda: us.verb("/regions/us/evacuate?within=1"),
         }
         before = 0.0
 
@@ -177,7 +179,7 @@ def case(name: str, streams_len: int, tokens: int) -> str:
 
 
 def main() -> None:
-    """Runs the three cases, and prints the table."""
+    """Runs all cases, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--streams", type=int, default=KEPT_STREAMS)
     parser.add_argument("--tokens", type=int, default=400)
@@ -190,7 +192,7 @@ def main() -> None:
         HEAD,
     ]
     print("\n".join(text))
-    for name in ("nothing", "its replicas are killed", "it is evacuated"):
+    for name in CASES:
         text.append(case(name, options.streams, options.tokens))
         print(text[-1], flush=True)
     if options.streams == KEPT_STREAMS:
