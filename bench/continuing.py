@@ -1,8 +1,8 @@
 """``make bench-continuing``: what clients see of streams whose region dies under them, or is evacuated.
 
 Two regions of mock replicas. All clients ask in one of them. There, in turn, nothing happens, all replicas
-are killed (SIGKILL), and the region is evacuated: new requests only, and running streams too. Each answer is the numbers of its tokens, so that one
-that is there twice, or missing, shows.
+are killed (SIGKILL), and the region is evacuated: first without running streams, then with them. Each answer
+is the numbers of its tokens, so that one that is there twice, or missing, shows.
 
     python -m bench.continuing [--streams 200] [--tokens 400]
 """
