@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 from skylb import _core
 from skylb._core import (
-    PEER_ALIVE,
     Engine,
     Expire,
     Forward,
@@ -53,7 +52,6 @@ class LocalRouter(Router):
         self._sinks: dict[int, Sink] = {}
         self._replicas: dict[int, Replica] = {}
         self._peers: dict[int, Peer] = {}
-        self._silent_peers: set[int] = set()
         self._peer_ids: dict[str, int] = {}
         self._last_id = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -188,7 +186,6 @@ class LocalRouter(Router):
     def set_peers(self, peers: list[tuple[int, str, str, bool]]) -> None:
         listed = {peer_id for peer_id, _, _, _ in peers}
         self._peers = {peer_id: peer for peer_id, peer in self._peers.items() if peer_id in listed}
-        self._silent_peers &= listed
         self._peer_ids = {name: peer_id for peer_id, name, _, _ in peers}
         self._fleet_changed()
         self._deliver_and_arm(self._engine.set_peers(peers, monotonic_ns()))
@@ -204,10 +201,6 @@ class LocalRouter(Router):
         self._engine.peer_rtt(peer_id, rtt_ns, monotonic_ns())
 
     def peer_state(self, peer_id: int, state: int) -> None:
-        if state == PEER_ALIVE:
-            self._silent_peers.discard(peer_id)
-        else:
-            self._silent_peers.add(peer_id)
         self._deliver_and_arm(self._engine.peer_state(peer_id, state, monotonic_ns()))
 
     def set_isolated(self, peer_id: int, isolated: bool) -> None:
@@ -287,10 +280,7 @@ class LocalRouter(Router):
         return list(self._peers.values())
 
     def silent_peers(self) -> list[int]:
-        return sorted(self._silent_peers)
-
-    def hears(self, peer_id: int) -> bool:
-        return peer_id not in self._silent_peers
+        return [peer.peer for peer in self.peer_gauges() if peer.state != "alive"]
 
     def peer_gauges(self) -> list[PeerGauges]:
         return self._engine.peers(monotonic_ns())
@@ -301,10 +291,7 @@ class LocalRouter(Router):
         self._probe = probe
 
     def observe(self, replica_id: int, snapshot: Snapshot, sent_ns: int) -> None:
-        effects = self._engine.observe(replica_id, snapshot, sent_ns, monotonic_ns())
-        if effects:
-            self._deliver(effects)
-        self._arm()
+        self._deliver_and_arm(self._engine.observe(replica_id, snapshot, sent_ns, monotonic_ns()))
 
     def observe_failed(self, replica_id: int, unread: int) -> None:
         self._deliver_and_arm(self._engine.observe_failed(replica_id, unread, monotonic_ns()))

@@ -130,8 +130,8 @@ class RequestRouter(Protocol):
     def guessed(self, request: Request) -> bool:
         """Whether the request is at a replica that may lack its model, while another could be tried."""
 
-    def hears(self, peer_id: int) -> bool:
-        """Whether anything arrives from a peer. After its start it counts as heard until it falls silent."""
+    def silent_peers(self) -> list[int]:
+        """The peers from which nothing arrives at present."""
 
     def ready(self) -> bool:
         """Requests can be served: a replica is ready here, or at a peer that takes them."""

@@ -101,8 +101,9 @@ def failure(timeouts: TimeoutSettings, waiting: Waiting, now_ns: int) -> int | N
 
 def _is_cut_off(waiting: Waiting, leg: Leg) -> bool:
     """The peer that serves the stream is not heard any more, and the stream could go on elsewhere."""
-    hears = waiting.context.router.hears
-    return leg.forward is not None and not hears(leg.target.id) and may_leave(leg)
+    return (
+        leg.forward is not None and may_leave(leg) and leg.target.id in waiting.context.router.silent_peers()
+    )
 
 
 def opens(timeouts: TimeoutSettings, waiting: Waiting, now_ns: int) -> bool:

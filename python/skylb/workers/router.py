@@ -162,8 +162,8 @@ class RemoteRouter(RequestRouter):
     def guessed(self, request: Request) -> bool:
         return request.guessed
 
-    def hears(self, peer_id: int) -> bool:
-        return peer_id not in self.view.silent_peers
+    def silent_peers(self) -> list[int]:
+        return self.view.silent_peers
 
     def ready(self) -> bool:
         return self.view.ready
