@@ -413,11 +413,23 @@ class Relay:
         Returns:
             ``None``: tokens may be missing too.
         """
+    def question(self, model: str, /) -> tuple[str, bytes] | None:
+        """What a replica that goes on must be asked first, if anything: path and body; see `replied`."""
+    def replied(self, status: int, body: bytes, /) -> bool:
+        """Takes the answer to `question`. A status other than 200 makes a `refusal`. Another question
+        may follow.
+
+        Returns:
+            Whether it is an answer at all.
+        """
     @property
-    def question(self) -> list[int] | None:
-        """Ids whose text a replica that goes on must be asked for first, if any; see `answered`."""
-    def answered(self, whole: bool, /) -> None:
-        """The text of those ids ends with a ``whole`` character. If not, the last of them is dropped."""
+    def lacks_ids(self) -> bool:
+        """It keeps text: the ids of the stream have to be asked for (`question`)."""
+    def fill(self) -> bool:
+        """The answer has all tokens that it may have: whether `finish` writes its end now."""
+    @property
+    def failed(self) -> int:
+        """The status by which a stream that may go on elsewhere has said that it failed, else 0."""
     @property
     def keeps(self) -> bool:
         """It keeps what another replica needs to go on with the stream."""
@@ -944,13 +956,14 @@ class Engine:
         Raises:
             ValueError: the key has another length.
         """
-    def keep_ids(self, bytes_max: int, tokens_max: int, models: list[str], /) -> None:
+    def keep_ids(self, bytes_max: int, tokens_max: int, models: list[str], by_text: bool, /) -> None:
         """Sets what is kept of streams while they may go on elsewhere; to be called before the first request.
 
         Args:
             bytes_max: memory for the ids of all streams.
             tokens_max: ids that are kept of one stream.
             models: those of which streams go on; empty: of all.
+            by_text: also where engines send no ids. What the client has is tokenised anew then.
         """
     @property
     def continuing(self) -> bool:
@@ -1157,8 +1170,8 @@ class Engine:
         Args:
             terms: JSON: ``{"tenants": [{"name": str, "weight": int, "models": [str] | null,
                 "class": "high" | "normal" | "low" | null, "requests_per_minute": int | null,
-                "tokens_per_minute": int | null, "concurrent": int | null}]}``. ``null``: no bound. An empty
-                list: no tenant has terms.
+                "tokens_per_minute": int | null, "concurrent": int | null,
+                "continue_streams": bool | null}]}``. ``null``: no bound. An empty list: no tenant has terms.
             now_ns: the time.
 
         Raises:
@@ -1171,6 +1184,8 @@ class Engine:
             The message of the refusal, when to come back in seconds, and the header lines of
             `Request.rate_limit`. ``None``: `submit` decides, by what the body says.
         """
+    def continues(self, tenant: Tenant, /) -> bool:
+        """Whether streams of a tenant go on elsewhere where their requests allow it."""
     def highest_class(self, tenant: Tenant, /) -> str | None:
         """The most urgent class that a tenant's requests may have, ``high``, ``normal`` or ``low``; ``None``:
         its terms have no bound."""
@@ -1349,7 +1364,7 @@ class RemoteEngine:
         """
     def record_prompts(self, on: bool, /) -> None:
         """See `Engine.record_prompts`."""
-    def keep_ids(self, bytes_max: int, tokens_max: int, models: list[str], /) -> None:
+    def keep_ids(self, bytes_max: int, tokens_max: int, models: list[str], by_text: bool, /) -> None:
         """See `Engine.keep_ids`."""
     @property
     def continuing(self) -> bool:

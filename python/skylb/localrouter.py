@@ -120,6 +120,9 @@ class LocalRouter(Router):
         self._engine.set_continuing(on)
         self._fleet_changed()
 
+    def continues(self, tenant: Tenant) -> bool:
+        return self._engine.continues(tenant)
+
     def highest_class(self, tenant: Tenant) -> str | None:
         return self._engine.highest_class(tenant)
 

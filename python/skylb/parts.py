@@ -125,7 +125,8 @@ def engine(settings: Settings, secrets: Secrets) -> _core.Engine:
 def keep_ids(engine: _core.Engine | _core.RemoteEngine, settings: Settings) -> None:
     """Has the ids of streams kept that may go on elsewhere."""
     models = list(settings.continue_models)
-    engine.keep_ids(settings.continue_bytes_max, settings.continue_tokens_max, models)
+    kept = (settings.continue_bytes_max, settings.continue_tokens_max)
+    engine.keep_ids(*kept, models, settings.continue_by_text)
     engine.set_continuing(settings.continue_streams)
 
 

@@ -124,6 +124,9 @@ class RequestRouter(Protocol):
     def continuing(self) -> bool:
         """Streams go on at another replica where their requests allow it."""
 
+    def continues(self, tenant: Tenant) -> bool:
+        """Whether streams of a tenant go on elsewhere where their requests allow it."""
+
     def highest_class(self, tenant: Tenant) -> str | None:
         """The most urgent class that a tenant's requests may have; ``None``: any."""
 

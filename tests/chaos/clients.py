@@ -140,7 +140,6 @@ async def anthropic_stream(sdks: Sdks, question: Question, part: Pause) -> str:
         model="mock",
         messages=[{"role": "user", "content": question.text}],
         max_tokens=question.tokens,
-        extra_body={"ignore_eos": True},
     ) as stream:
         async for _ in stream:
             part()
@@ -154,7 +153,6 @@ async def anthropic_whole(sdks: Sdks, question: Question, part: Pause) -> str:
         model="mock",
         messages=[{"role": "user", "content": question.text}],
         max_tokens=question.tokens,
-        extra_body={"ignore_eos": True},
     )
     return "".join(block.text for block in answer.content if block.type == "text")
 

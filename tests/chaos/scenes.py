@@ -37,7 +37,7 @@ NOTICE_S = 2.0
 WITHIN_S = 0.3
 """Streams leave an evacuated region after so long."""
 
-CONTINUING = "--continue-streams"
+CONTINUING = ("--continue-streams", "--continue-by-text")
 HERE, THERE = "us", "eu"
 REGION = ("--profile", "l4-8b", "--time-scale", "0.3", "--max-num-seqs", "4")
 
@@ -152,7 +152,7 @@ async def announced(seconds: float) -> tuple[int, Ledger]:
     """One replica after the other is announced to end, dies in time, and is replaced at its address."""
     with ExitStack() as stack:
         replicas = stack.enter_context(fleet(REPLICAS))
-        front = stack.enter_context(balancer(*replicas.urls, arguments=[*PATIENT, CONTINUING]))
+        front = stack.enter_context(balancer(*replicas.urls, arguments=[*PATIENT, *CONTINUING]))
 
         async def end(number: int) -> None:
             index = number % len(replicas)
@@ -234,7 +234,7 @@ async def engine_and_replica_killed(seconds: float) -> tuple[int, Ledger]:
     """The engine process dies, and a replica before another one has taken its place."""
     with ExitStack() as stack:
         replicas = stack.enter_context(fleet(REPLICAS))
-        arguments = [*PATIENT, *WORKERS, CONTINUING]
+        arguments = [*PATIENT, *WORKERS, *CONTINUING]
         front = stack.enter_context(balancer(*replicas.urls, arguments=arguments))
 
         async def kill(number: int) -> None:
@@ -300,15 +300,15 @@ def between(
 
 
 SCENES: dict[str, Scene] = {
-    "replicas killed": over(killed, CONTINUING),
-    "replicas frozen": over(frozen, CONTINUING),
-    "the peer's balancer killed": between(peer_killed, CONTINUING),
-    "the way to the peer cut": between(way_cut, CONTINUING, wan=OCEAN),
+    "replicas killed": over(killed, *CONTINUING),
+    "replicas frozen": over(frozen, *CONTINUING),
+    "the peer's balancer killed": between(peer_killed, *CONTINUING),
+    "the way to the peer cut": between(way_cut, *CONTINUING, wan=OCEAN),
     "a replica leaves by notice": announced,
-    "the region evacuated": between(evacuated, CONTINUING),
+    "the region evacuated": between(evacuated, *CONTINUING),
     "the balancer replaced": replaced,
     "the engine process killed": engine_killed,
-    "replicas killed, 2 workers": over(killed, CONTINUING, *WORKERS),
+    "replicas killed, 2 workers": over(killed, *CONTINUING, *WORKERS),
     "the engine process killed, then a replica": engine_and_replica_killed,
     "a worker killed": worker_killed,
     "the balancer with workers replaced": workers_replaced,

@@ -58,7 +58,7 @@ class Pair:
 
     def __init__(self, *replicas: str, **changes: object) -> None:
         self.worker = RemoteEngine(SECRET, 64, 1_000, False)
-        self.worker.keep_ids(1 << 20, 1_000, [])
+        self.worker.keep_ids(1 << 20, 1_000, [], False)
         self.worker.set_continuing(True)
         self.recorder = recorder()
         self.engine = engine_process(replicas, **changes)

@@ -1,27 +1,28 @@
-"""What a replica is asked before it goes on with a stream: the text of the last tokens.
+"""What a replica is asked before it goes on with a stream: the text of the last tokens, or the ids of all.
 
 An event may have several tokens, and the last of them may end within a character, whose text the engine has
 withheld. A replica that went on behind such a token would tell the rest of the character along with all that
-is before. So it is asked for the text first (`/detokenize`), over the connection that the request then takes.
+is before. So it is asked for the text first (`/detokenize`). Of a stream whose engine sends no ids, it is
+asked for those of the prompt and then of the answer (`/tokenize`). The request follows over the same
+connection.
 """
 
 from typing import Protocol
-
-import orjson
 
 from skylb import _core
 from skylb._core import Relay, Request, ResponseReader
 from skylb.clock import monotonic_ns
 from skylb.data import giveup
 from skylb.data.context import Context
-from skylb.data.continuing import prepare
+from skylb.data.continuing import end, prepare
+from skylb.data.failures import failure_of
 from skylb.data.heads import Sending, head_for
 from skylb.data.leg import Leg
 from skylb.data.phases import WAIT, Phase
 from skylb.upstream import Connection
 
-ANSWER_BYTES_MAX = 64 << 10
-"""A longer answer is not read: it is none to a question about some tokens."""
+ANSWER_BYTES_MAX = 16 << 20
+"""A longer answer is not read: a token of a prompt takes 12 bytes of it at most."""
 
 _CUT = ("upstream_reset", "the replica closed before its answer was complete")
 
@@ -47,20 +48,26 @@ class Asking(giveup.Ongoing, Sending, Protocol):
     def send(self, leg: Leg, connection: Connection) -> None:
         """Sends the request."""
 
+    def complete(
+        self, outcome: int, status: int, code: str | None, *, relay: Relay | None, close: bool
+    ) -> None:
+        """Ends the exchange."""
+
 
 def ask(asking: Asking, leg: Leg, connection: Connection) -> bool:
     """Asks the replica, if there is something to ask; `Asking.send` follows."""
     relay = asking.early_relay
-    tokens = relay.question if relay is not None and relay.keeps else None
-    if relay is None or tokens is None:
+    question = relay.question(asking.request.model or "") if relay is not None and relay.keeps else None
+    if relay is None or question is None:
         return False
-    body = orjson.dumps({"model": asking.request.model, "tokens": tokens})
+    path, body = question
     asking.phase = WAIT
     asking.phase_ns = leg.heard_ns = monotonic_ns()
-    leg.relay = asking.make_relay(learn=False)
+    leg.relay = asking.make_relay(learn=False, begun=relay)
+    leg.relay.join()  # the client's stream takes comments meanwhile
     leg.connection = connection
     connection.sink = Question(asking, leg, connection, relay)
-    connection.send(head_for(asking, leg, body, len(body), "/detokenize"), body)
+    connection.send(head_for(asking, leg, body, len(body), path), body)
     return True
 
 
@@ -82,7 +89,7 @@ class Question:
         self._connection = connection
         self._relay = relay
         self._reader = ResponseReader()
-        self._body = b""
+        self._body = bytearray()
         self._heard = False
 
     def upstream_data(self, data: bytes, /) -> None:
@@ -107,14 +114,23 @@ class Question:
             self._asking.fail(_core.FAILURE_RESET, sent=True)
 
     def _answered(self) -> None:
+        """The answer is whole. One that another replica may give better fails the attempt."""
         asking, leg, connection = self._asking, self._leg, self._connection
-        whole = _ends_whole(self._reader.status, self._body)
-        if whole is None:
-            refusal: str | None = "boundary"
-        else:
-            self._relay.answered(whole)
-            refusal = prepare(asking, self._relay)
-        if refusal is not None:
+        status = self._reader.status
+        context = asking.context
+        keyed = leg.target.authorization is not None or context.tenants.keyring is not None
+        failure = failure_of(status, asking.request, context.router, keyed=keyed)
+        if failure is not None:
+            asking.fail(failure, sent=True, status=status)
+            return
+        if not self._relay.replied(status, bytes(self._body)):
+            asking.fail(_core.FAILURE_BAD_RESPONSE, sent=True)
+            return
+        refusal = prepare(asking, self._relay)
+        if refusal == "length" and self._relay.fill():
+            leg.discard()
+            end(asking, self._relay)
+        elif refusal is not None:
             asking.request.not_continued(refusal)
             giveup.give_up(asking, *_CUT)
         elif self._reader.reusable:
@@ -124,14 +140,3 @@ class Question:
         else:
             leg.discard()
             asking.connect(leg)
-
-
-def _ends_whole(status: int, body: bytes) -> bool | None:
-    """Whether a text ends with a whole character; ``None``: it is not told."""
-    if status != 200:
-        return None
-    try:
-        text = orjson.loads(body)["prompt"]
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        return None
-    return not text.endswith("\N{REPLACEMENT CHARACTER}") if isinstance(text, str) else None

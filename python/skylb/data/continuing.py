@@ -1,8 +1,8 @@
 """Streams that go on at another replica: when the one that answers breaks, stalls, or has to be left.
 
-The relay keeps the ids of the tokens that the client has. `go_on` asks the engine for another place, and the
-request is sent there as one for what is missing (`Request.continued`). Until that replica's first event,
-the relay of the last leg stands for the client's stream, as one does that was begun early
+The relay keeps the ids of the tokens that the client has, or its text. `go_on` asks the engine for another
+place, and the request is sent there as one for what is missing (`Request.continued`). Until that replica's
+first event, the relay of the last leg stands for the client's stream, as one does that was begun early
 (`Exchange.early_relay`). It writes comments, and at last an error event if no replica goes on.
 """
 
@@ -66,10 +66,7 @@ def go_on(streaming: Streaming, leg: Leg, failure: int, status: int) -> bool:
         if reason is not None:
             streaming.request.not_continued(reason)
         return False
-    rest = relay.finish()
-    if rest is not None:
-        streaming.client.transport.write(rest)
-        streaming.complete(_core.OUTCOME_OK, relay.status, None, relay=relay, close=relay.close_client)
+    if end(streaming, relay):
         return True
     refusal = prepare(streaming, relay)
     if refusal is not None:
@@ -80,6 +77,27 @@ def go_on(streaming: Streaming, leg: Leg, failure: int, status: int) -> bool:
     streaming.phase = PLACE
     streaming.phase_ns = streaming.comment_ns = now_ns = monotonic_ns()
     streaming.context.router.resume(streaming.request, relay, failure, now_ns=now_ns, status=status)
+    return True
+
+
+class Ending(Protocol):
+    """A request whose stream may lack its end only."""
+
+    client: Client
+
+    def complete(
+        self, outcome: int, status: int, code: str | None, *, relay: Relay | None, close: bool
+    ) -> None:
+        """Ends the exchange."""
+
+
+def end(ending: Ending, relay: Relay) -> bool:
+    """Writes the end of a stream that lacks nothing else; whether it does."""
+    rest = relay.finish()
+    if rest is None:
+        return False
+    ending.client.transport.write(rest)
+    ending.complete(_core.OUTCOME_OK, relay.status, None, relay=relay, close=relay.close_client)
     return True
 
 
@@ -113,9 +131,9 @@ class Prepared(Protocol):
 
 
 def prepare(streaming: Prepared, relay: Relay) -> str | None:
-    """Makes the body for the replica that goes on; why there is none."""
+    """Makes the body for the replica that goes on, once its ids are known; why there is none."""
     refusal = relay.refusal
-    if refusal is not None:
+    if refusal is not None or relay.lacks_ids:
         return refusal
     body = streaming.request.continued(relay)
     if body is None:
@@ -148,5 +166,5 @@ def families(recorder: Recorder, kept_bytes: int) -> Iterator[Metric]:
     for reason, count in recorder.not_continued():
         ended.add_metric((reason,), count)
     yield from (continued, ended)
-    text = "Ids of tokens kept so that streams can go on elsewhere."
+    text = "Ids of tokens, and texts, kept so that streams can go on elsewhere."
     yield GaugeMetricFamily("skylb_kept_bytes", text, value=kept_bytes)

@@ -36,7 +36,7 @@ class Ongoing(Protocol):
     ) -> None:
         """Answers with a refusal."""
 
-    def fail(self, failure: int, *, sent: bool) -> None:
+    def fail(self, failure: int, *, sent: bool, status: int = 0) -> None:
         """The attempt failed."""
 
 

@@ -221,6 +221,7 @@ class Leg:
     def discard(self) -> None:
         """Stops connecting, or closes the connection at once. vLLM then aborts the request."""
         connecting, self.connecting = self.connecting, None
+        self.paused = False  # the next connection reads
         if connecting is not None:
             connecting.cancel()
         connection, self.connection = self.connection, None

@@ -100,7 +100,7 @@ class Exchange:
             return
         router, tenant = self.context.router, self.request.tenant
         client = self.client
-        highest, continues = router.highest_class(tenant), router.continuing and client.claims is None
+        highest, continues = router.highest_class(tenant), client.claims is None and router.continues(tenant)
         known = (client.sender.front, router.only_model(), tenant, highest, continues)
 
         def was_read(read: Read | RequestError, /) -> None:
@@ -326,7 +326,8 @@ class Exchange:
             self.connect(leg)
         else:
             failure = _core.FAILURE_BAD_RESPONSE if malformed else _core.FAILURE_RESET
-            told = leg.relay.verdict if malformed and leg.relay.verdict >= 500 else 0
+            said = leg.relay.failed or leg.relay.verdict
+            told = said if malformed and said >= 500 else 0
             self.fail(_core.FAILURE_STATUS if told else failure, sent=True, status=told)
 
     # --------------------------------------------------------------------- failures

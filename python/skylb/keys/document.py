@@ -90,6 +90,10 @@ class TenantTable(Group):
     concurrent: Annotated[
         int | None, Field(ge=1, le=CONCURRENT_MAX, description="Requests of it that may run or wait at once.")
     ] = None
+    continue_streams: Annotated[
+        bool | None,
+        Field(description="False: its streams do not go on at another replica under --continue-streams."),
+    ] = None
 
 
 class KeyTable(Group):

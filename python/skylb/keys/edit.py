@@ -229,6 +229,8 @@ def _value(value: object) -> str:
         return moment_text(value)
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_value, value)) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
     # Basic strings of TOML take every escape of JSON's (TOML 1.0, String).
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
 

@@ -108,6 +108,7 @@ def _terms(document: Document) -> bytes:
             "requests_per_minute": terms.requests_per_minute,
             "tokens_per_minute": terms.tokens_per_minute,
             "concurrent": terms.concurrent,
+            "continue_streams": terms.continue_streams,
         }
         for name, terms in document.tenants.items()
     ]

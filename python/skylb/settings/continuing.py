@@ -30,6 +30,15 @@ class ContinuingSettings(Group):
             description="Model whose streams go on at another replica under --continue-streams.",
         ),
     ] = ()
+    continue_by_text: Annotated[
+        bool,
+        CLIENTS,
+        Field(
+            description="Let streams of /v1/messages go on too under --continue-streams. Engines send no ids "
+            "of tokens there. So SkyLB keeps the text, and asks a replica for its ids (/tokenize) when the "
+            "stream breaks. The text is tokenised anew, so what follows may be another answer.",
+        ),
+    ] = False
     continue_tokens_max: Annotated[
         Count,
         CLIENTS,
@@ -44,7 +53,7 @@ class ContinuingSettings(Group):
         CLIENTS,
         Field(
             ge=4096,
-            description="Memory for the ids of all streams under --continue-streams, 4 bytes for each. A "
-            "stream whose ids do not fit does not go on elsewhere.",
+            description="Memory for the ids of all streams under --continue-streams, 4 bytes for each, and "
+            "for their texts under --continue-by-text. A stream that does not fit does not go on elsewhere.",
         ),
     ] = 256 << 20

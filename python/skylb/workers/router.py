@@ -156,6 +156,10 @@ class RemoteRouter(RequestRouter):
         del tenant, now_ns  # the engine process knows: it refuses what is submitted
         return None
 
+    def continues(self, tenant: Tenant) -> bool:
+        del tenant
+        return self.continuing
+
     def highest_class(self, tenant: Tenant) -> str | None:
         return self._highest.get(tenant.name) if tenant.name is not None else None
 

@@ -9,100 +9,22 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
+pub use super::asked::Scope;
+use super::asked::{self, Fate};
 use super::edit::{Edit, Edits};
 use super::isolation::Salt;
 use super::outline::{Field, Outline};
+pub use super::reason::Reason;
 use crate::http::route::Route;
 
 /// Most bytes of a body's fields that a replica which goes on is sent as they are.
 const CARRIED_BYTES_MAX: usize = 16 * 1024;
 /// What `/v1/completions` generates without `max_tokens`.
 const COMPLETION_TOKENS: u32 = 16;
-
-/// Why a stream does not go on elsewhere.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Reason {
-    /// The engine tells no ids on this path (`/v1/messages`, `/v1/responses` and others).
-    Route,
-    /// Several answers, or several prompts.
-    Choices,
-    /// Log probabilities are told of each token.
-    Logprobs,
-    /// Its output is guided by a grammar, whose state the ids do not give.
-    Guided,
-    /// Tools may be called: the rest would be text without the engine's parser.
-    Tools,
-    /// Reasoning is under way, likewise.
-    Reasoning,
-    /// A seeded sampler would begin anew.
-    Seed,
-    /// A penalty or a bound that counts the tokens of the answer alone.
-    Penalty,
-    /// Stop strings: the engine holds text back that the ids alone do not give.
-    Stop,
-    /// Images or sound, which the ids do not hold.
-    Media,
-    /// The response is stored, or must not be computed twice.
-    Stored,
-    /// Another field for which the rest might differ.
-    Field,
-    /// More tokens than are kept of one request.
-    TokensMax,
-    /// More bytes than are kept of all requests.
-    BytesMax,
-    /// The engine told no ids.
-    NoIds,
-    /// Within a token's text, or within an event that is partly out.
-    Boundary,
-}
-
-impl Reason {
-    /// All of them.
-    pub const ALL: [Self; 16] = [
-        Self::Route,
-        Self::Choices,
-        Self::Logprobs,
-        Self::Guided,
-        Self::Tools,
-        Self::Reasoning,
-        Self::Seed,
-        Self::Penalty,
-        Self::Stop,
-        Self::Media,
-        Self::Stored,
-        Self::Field,
-        Self::TokensMax,
-        Self::BytesMax,
-        Self::NoIds,
-        Self::Boundary,
-    ];
-
-    /// The word for it in metrics and logs.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Route => "route",
-            Self::Choices => "choices",
-            Self::Logprobs => "logprobs",
-            Self::Guided => "guided",
-            Self::Tools => "tools",
-            Self::Reasoning => "reasoning",
-            Self::Seed => "seed",
-            Self::Penalty => "penalty",
-            Self::Stop => "stop",
-            Self::Media => "media",
-            Self::Stored => "stored",
-            Self::Field => "field",
-            Self::TokensMax => "tokens_max",
-            Self::BytesMax => "bytes_max",
-            Self::NoIds => "no_ids",
-            Self::Boundary => "boundary",
-        }
-    }
-}
 
 /// In which shape a stream was begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +33,8 @@ pub enum Form {
     Chat,
     /// `text_completion`.
     Text,
+    /// Events of `/v1/messages`. Its ids are asked for when the stream breaks.
+    Messages,
 }
 
 /// Whether the stream of a body may go on elsewhere.
@@ -145,6 +69,8 @@ pub struct Plan {
     client_salt: Option<Box<str>>,
     /// Of the owner's prefix cache, where owners are isolated.
     owner_salt: Option<Box<str>>,
+    /// What stands for the prompt in a question for its ids, where they have to be asked for.
+    pub question: Option<Arc<[u8]>>,
     /// What asks for ids in the body as it came.
     pub ids_edits: Edits,
 }
@@ -155,16 +81,6 @@ impl fmt::Debug for Plan {
             .field("form", &self.form)
             .finish_non_exhaustive()
     }
-}
-
-/// What becomes of a member of the body.
-enum Fate {
-    /// The replica that goes on gets it as it is.
-    Carried,
-    /// It shaped the prompt, whose ids are known; or it is written anew.
-    Done,
-    /// It may have a value that says nothing ([`check`]); else this is why the stream ends.
-    Unless(Reason),
 }
 
 fn fate(key: &str) -> Fate {
@@ -255,11 +171,12 @@ pub(super) fn read(
     route: Route,
     (outline, body): (&Outline<'_>, &[u8]),
     salt: Option<&Salt>,
-    has_media: bool,
+    (by_text, has_media): (bool, bool),
 ) -> Continuing {
     let form = match route {
         Route::ChatCompletions => Form::Chat,
         Route::Completions => Form::Text,
+        Route::Messages if by_text => Form::Messages,
         _ => return Continuing::Refused(Reason::Route),
     };
     if has_media {
@@ -279,7 +196,11 @@ fn plan(
     let members: Members<'_> = serde_json::from_slice(body).map_err(|_| Reason::Field)?;
     let mut carried = Vec::new();
     for (key, value) in &members {
-        match fate(key) {
+        let fate = match form {
+            Form::Messages => asked::fate(key),
+            Form::Chat | Form::Text => fate(key),
+        };
+        match fate {
             Fate::Carried if value.get() != "null" => {
                 carried.extend_from_slice(format!("\"{key}\":{},", value.get()).as_bytes());
             }
@@ -299,7 +220,11 @@ fn plan(
             tokens(&members, "max_completion_tokens")?.or(tokens(&members, "max_tokens")?)
         }
         Form::Text if !members.contains_key("max_tokens") => Some(COMPLETION_TOKENS),
-        Form::Text => tokens(&members, "max_tokens")?,
+        Form::Text | Form::Messages => tokens(&members, "max_tokens")?,
+    };
+    let question = match form {
+        Form::Messages => Some(question(&members)?.into()),
+        Form::Chat | Form::Text => None,
     };
     let text = |key: &str| members.get(key).map(|value| Box::from(value.get()));
     Ok(Plan {
@@ -311,8 +236,18 @@ fn plan(
         priority: text("priority"),
         client_salt: text("cache_salt").filter(|value| **value != *"null"),
         owner_salt: salt.map(|salt| salt.text().into()),
-        ids_edits: ids_edits(outline),
+        ids_edits: match form {
+            Form::Messages => Edits::new(),
+            Form::Chat | Form::Text => ids_edits(outline),
+        },
+        question,
     })
+}
+
+fn question(members: &Members<'_>) -> Result<Vec<u8>, Reason> {
+    let member = |key: &str| members.get(key).copied();
+    let messages = member("messages").ok_or(Reason::Field)?;
+    asked::question(member("system"), messages, member("chat_template_kwargs"))
 }
 
 /// Whether a field with this value leaves the rest of the answer what it would be.
@@ -383,6 +318,7 @@ impl Plan {
             client_salt: None,
             owner_salt: None,
             ids_edits: Edits::new(),
+            question: None,
         }
     }
 

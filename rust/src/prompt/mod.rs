@@ -14,6 +14,7 @@
 //! ([`crate::http::steer`]).
 
 mod answer;
+mod asked;
 pub mod blocks;
 mod canonical;
 mod chat;
@@ -29,6 +30,7 @@ mod json;
 mod lanes;
 mod multipart;
 mod outline;
+pub mod reason;
 mod render;
 mod settings;
 mod tape;
@@ -40,7 +42,7 @@ use crate::http::error::RequestError;
 use crate::http::route::{BodyKind, Route};
 use crate::prompt::blocks::{BlockKey, BlockStream};
 use canonical::tag;
-use continuing::{Continuing, Reason};
+use continuing::{Continuing, Reason, Scope};
 use fault::Fault;
 use isolation::{ISOLATION_KEY_BYTES, Isolation, Owner};
 use outline::{Field, Outline};
@@ -62,8 +64,8 @@ pub struct DigestConfig {
     prompt_blocks_max: usize,
     /// Owners share no prefix cache.
     isolation: Option<Isolation>,
-    /// Streams may go on elsewhere, those of these models; of all where none is named.
-    continues: Option<Arc<[String]>>,
+    /// Streams may go on elsewhere, of these requests.
+    continues: Option<Arc<Scope>>,
 }
 
 impl DigestConfig {
@@ -85,15 +87,9 @@ impl DigestConfig {
         self.isolation = Some(Isolation::new(key));
     }
 
-    /// From now on streams may go on elsewhere where their bodies allow it, or no longer. `models`: those of
-    /// which they may, of all where none is named.
-    pub fn continue_streams(&mut self, models: Option<Arc<[String]>>) {
-        self.continues = models;
-    }
-
-    fn continues(&self, model: &str) -> bool {
-        let models = self.continues.as_deref();
-        models.is_some_and(|names| names.is_empty() || names.iter().any(|name| name == model))
+    /// From now on streams of such requests may go on elsewhere where their bodies allow it, or no longer.
+    pub fn continue_streams(&mut self, scope: Option<Arc<Scope>>) {
+        self.continues = scope;
     }
 
     /// Owners share no prefix cache.
@@ -277,10 +273,12 @@ fn read_json(
     };
     put_prompt(route, &outline, &mut prompt)?;
     digest.has_media = prompt.has_media;
-    if digest.stream && cfg.continues(&digest.model) {
+    let scope = cfg.continues.as_deref();
+    if let Some(scope) = scope.filter(|scope| digest.stream && scope.has(&digest.model)) {
         let retry_safe = digest.retry_safe;
         digest.continuing = if retry_safe {
-            continuing::read(route, (&outline, body), salt_of, digest.has_media)
+            let facts = (scope.by_text, digest.has_media);
+            continuing::read(route, (&outline, body), salt_of, facts)
         } else {
             Continuing::Refused(Reason::Stored)
         };

@@ -11,8 +11,9 @@ use super::http::Relay;
 use super::report::given;
 use super::request::Request;
 use super::words::failure_of;
+use crate::prompt::Digest;
 use crate::prompt::class::Class;
-use crate::prompt::continuing::Continuing;
+use crate::prompt::continuing::{Continuing, Form, Scope};
 use crate::record::life::reason_named;
 use crate::relay::{Kept, Pool};
 use crate::time::Instant;
@@ -21,7 +22,9 @@ impl Request {
     /// Usage is taken out again: only SkyLB has asked for it.
     pub(super) fn drops_usage(&self) -> bool {
         let wanted = self.digest().is_some_and(|digest| digest.include_usage);
-        self.asks_usage || (self.continues && !wanted)
+        let of_messages = self.digest().and_then(Digest::plan);
+        let of_messages = of_messages.is_some_and(|plan| plan.form == Form::Messages);
+        self.asks_usage || (self.continues && !wanted && !of_messages)
     }
 
     /// What a relay is to keep, so that its stream may go on elsewhere.
@@ -29,7 +32,10 @@ impl Request {
         let (digest, pool) = (self.digest()?, self.pool.as_ref()?);
         let plan = digest.plan()?;
         let shows = (plan.shows_ids, digest.include_usage);
-        Some(Kept::new(plan.form, shows, pool))
+        Some(match &plan.question {
+            Some(question) => Kept::by_text(question, pool),
+            None => Kept::new(plan.form, shows, pool),
+        })
     }
 }
 
@@ -65,9 +71,16 @@ impl Request {
 
 #[pymethods]
 impl Engine {
-    #[pyo3(signature = (bytes_max, tokens_max, models, /))]
-    fn keep_ids(&mut self, bytes_max: usize, tokens_max: usize, models: Vec<String>) {
-        self.kept = Some((Arc::new(Pool::new(bytes_max, tokens_max)), models.into()));
+    #[pyo3(signature = (bytes_max, tokens_max, models, by_text, /))]
+    fn keep_ids(
+        &mut self,
+        bytes_max: usize,
+        tokens_max: usize,
+        models: Vec<String>,
+        by_text: bool,
+    ) {
+        let scope = Scope { models, by_text };
+        self.kept = Some((Arc::new(Pool::new(bytes_max, tokens_max)), Arc::new(scope)));
     }
 
     #[getter]
@@ -77,10 +90,10 @@ impl Engine {
 
     #[pyo3(signature = (on, /))]
     fn set_continuing(&mut self, on: bool) {
-        let models = self.kept.as_ref().filter(|_| on);
-        let models = models.map(|(_, models)| Arc::clone(models));
-        self.continuing = models.is_some();
-        self.router.digest_config_mut().continue_streams(models);
+        let scope = self.kept.as_ref().filter(|_| on);
+        let scope = scope.map(|(_, scope)| Arc::clone(scope));
+        self.continuing = scope.is_some();
+        self.router.digest_config_mut().continue_streams(scope);
     }
 
     #[getter]

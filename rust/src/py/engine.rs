@@ -20,6 +20,7 @@ use crate::engine::effect::Effect;
 use crate::engine::router::{ModelList, Router, SECRET_BYTES_MIN};
 use crate::id::{ReplicaId, RequestId};
 use crate::prompt::blocks::Tail;
+use crate::prompt::continuing::{Continuing, Scope};
 use crate::prompt::isolation::ISOLATION_KEY_BYTES;
 use crate::record::prompt::Prompt;
 use crate::relay::Pool;
@@ -49,8 +50,8 @@ pub(super) struct Engine {
     pub(super) out: Vec<Effect>,
     /// Requests keep what a recording needs of their prompts.
     records: bool,
-    /// Where ids are kept if streams go on elsewhere, and of which models they may.
-    pub(super) kept: Option<(Arc<Pool>, Arc<[String]>)>,
+    /// Where ids are kept if streams go on elsewhere, and of which requests they may.
+    pub(super) kept: Option<(Arc<Pool>, Arc<Scope>)>,
     pub(super) continuing: bool,
     /// Of workers, where there are any.
     pub(super) mail: Mail,
@@ -111,6 +112,9 @@ impl Engine {
                 digest.map_err(|error| refused(py, &error, None))?
             }
         };
+        if !self.router.continues(ask.tenant) {
+            digest.continuing = Continuing::Off;
+        }
         let id = RequestId(request_id);
         let now_ns = Instant::from_ns(request.life.start_ns);
         let prompt_blocks = digest.blocks.len();
@@ -163,7 +167,7 @@ impl Engine {
         Scanner {
             config: self.router.digest_config().clone(),
             believes_all: self.router.believes_all(),
-            models: self.kept.as_ref().map(|(_, models)| Arc::clone(models)),
+            scope: self.kept.as_ref().map(|(_, scope)| Arc::clone(scope)),
         }
     }
 

@@ -13,7 +13,7 @@ use crate::http::error::RequestError as Refused;
 use crate::http::request::chunked::BodyDecoder;
 use crate::http::request::{Head as EngineHead, HeadParser as EngineParser, Refusal};
 use crate::http::route::Route;
-use crate::relay::{self, Relay as EngineRelay};
+use crate::relay::{self, Kept, Relay as EngineRelay};
 
 create_exception!(
     skylb._core,
@@ -284,14 +284,33 @@ impl Relay {
         Some(PyBytes::new(py, &self.inner.finish()?))
     }
 
-    #[getter]
-    fn question(&self) -> Option<Vec<u32>> {
-        self.inner.kept()?.question()
+    #[pyo3(signature = (model, /))]
+    fn question<'py>(
+        &self,
+        py: Python<'py>,
+        model: &str,
+    ) -> Option<(&'static str, Bound<'py, PyBytes>)> {
+        let (path, body) = self.inner.kept()?.asks(model)?;
+        Some((path, PyBytes::new(py, &body)))
     }
 
-    #[pyo3(signature = (whole, /))]
-    fn answered(&mut self, whole: bool) {
-        self.inner.answered(whole);
+    #[pyo3(signature = (status, body, /))]
+    fn replied(&mut self, status: u16, body: &[u8]) -> bool {
+        self.inner.replied(status, body)
+    }
+
+    #[getter]
+    fn lacks_ids(&self) -> bool {
+        self.inner.kept().is_some_and(Kept::lacks_ids)
+    }
+
+    fn fill(&mut self) -> bool {
+        self.inner.fill()
+    }
+
+    #[getter]
+    fn failed(&self) -> u16 {
+        self.inner.failed().unwrap_or(0)
     }
 
     #[getter]

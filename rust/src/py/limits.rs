@@ -47,6 +47,11 @@ impl Engine {
         highest.map(Class::name)
     }
 
+    #[pyo3(signature = (tenant, /))]
+    fn continues(&self, tenant: &Tenant) -> bool {
+        self.continuing && self.router.continues(tenant.0.borrowed())
+    }
+
     #[pyo3(signature = (peer, message, now_ns, /))]
     fn merge_tenants<'py>(
         &mut self,

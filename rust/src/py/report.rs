@@ -28,8 +28,8 @@ pub(super) fn report<'a>(relay: Option<&'a Relay>, answer: &'a [u64]) -> Report<
 
 /// What a client has of a stream that is to go on elsewhere.
 pub(super) fn given(relay: &Relay) -> Report<'_> {
-    let (prompt, answer) = relay.inner.kept().map_or((&[][..], &[][..]), Kept::ids);
-    let tokens = |ids: &[u32]| u32::try_from(ids.len()).ok();
+    let (prompt, answer) = relay.inner.kept().map_or((0, 0), Kept::given);
+    let tokens = |len: usize| u32::try_from(len).ok();
     Report {
         usage: Usage {
             prompt_tokens: tokens(prompt),

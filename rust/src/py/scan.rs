@@ -11,7 +11,7 @@ use super::http::{Head, refused};
 use super::tenant::Tenant;
 use crate::engine::ask::owner_of;
 use crate::prompt::class::Class;
-use crate::prompt::continuing::Continuing;
+use crate::prompt::continuing::{Continuing, Scope};
 use crate::prompt::{self, Digest, DigestConfig, Edit, Edits, Envelope, Scratch, moved};
 
 /// What a body says, until the engine takes it.
@@ -87,8 +87,8 @@ pub(super) struct Scanner {
     pub(super) config: DigestConfig,
     /// Bodies' own words for their urgency count, whoever sends them.
     pub(super) believes_all: bool,
-    /// The models of which streams may go on elsewhere, where that is configured.
-    pub(super) models: Option<Arc<[String]>>,
+    /// Of which requests streams may go on elsewhere, where that is configured.
+    pub(super) scope: Option<Arc<Scope>>,
 }
 
 #[pymethods]
@@ -131,7 +131,7 @@ impl Scanner {
                 ..Envelope::new(route, head.header(b"content-type"))
             };
             let mut config = self.config.clone();
-            config.continue_streams(self.models.clone().filter(|_| continues));
+            config.continue_streams(self.scope.clone().filter(|_| continues));
             prompt::digest(&envelope, bytes, &config, &mut Scratch::default())
         });
         let mut digest = digest.map_err(|error| refused(py, &error, None))?;

@@ -34,6 +34,23 @@ impl Relay {
         }
     }
 
+    /// Takes the answer to [`Kept::asks`], with its status. False: it is none.
+    pub fn replied(&mut self, status: u16, body: &[u8]) -> bool {
+        let kept = self.kept.as_mut();
+        kept.is_some_and(|kept| kept.replied(status, body))
+    }
+
+    /// The answer has all tokens that it may have; whether [`Self::finish`] writes its end.
+    pub fn fill(&mut self) -> bool {
+        self.kept.as_mut().is_some_and(|kept| kept.fill())
+    }
+
+    /// The status by which the stream has said that it failed, where it may go on elsewhere.
+    #[must_use]
+    pub fn failed(&self) -> Option<u16> {
+        self.kept.as_ref()?.failed()
+    }
+
     /// The replica is given up. What it sent and the client does not have is dropped; until another replica goes on
     /// the stream takes comments, and at last an error.
     pub fn suspend(&mut self) {

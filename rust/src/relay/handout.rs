@@ -17,7 +17,7 @@ impl Relay {
         if self.misfit {
             return if ended { self.end_misfit() } else { 0 };
         }
-        let is_long = self.withheld.len() - self.complete_len > WITHHELD_BYTES_MAX;
+        let is_long = self.withheld.len() - self.complete_len > self.event_bytes_max();
         let len = if ended || is_long {
             self.withheld.len()
         } else {
@@ -61,6 +61,12 @@ impl Relay {
         }
         self.out = out;
         flags
+    }
+
+    /// Most bytes of one event that are withheld; more where it may have the ids of a long prompt.
+    pub(super) fn event_bytes_max(&self) -> usize {
+        let kept = self.kept.as_ref().map_or(0, |kept| kept.event_bytes_max());
+        WITHHELD_BYTES_MAX + kept
     }
 
     /// Moves the first `len` withheld bytes into `out`.

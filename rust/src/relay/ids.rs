@@ -8,12 +8,15 @@ use crate::prompt::continuing::Reason;
 
 /// Bytes of one id.
 const ID_BYTES: usize = size_of::<u32>();
+/// Most of one in JSON, with a comma and a space.
+const ID_JSON_BYTES: usize = 12;
+
 /// What all requests together may keep.
 #[derive(Debug)]
 pub struct Pool {
     bytes: AtomicUsize,
     bytes_max: usize,
-    tokens_max: usize,
+    pub(super) tokens_max: usize,
 }
 
 impl Pool {
@@ -33,7 +36,8 @@ impl Pool {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    fn take(&self, bytes: usize) -> bool {
+    /// Whether there is room for so much more; it is taken.
+    pub(super) fn take(&self, bytes: usize) -> bool {
         let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let fits = before + bytes <= self.bytes_max;
         if !fits {
@@ -42,7 +46,12 @@ impl Pool {
         fits
     }
 
-    fn give(&self, bytes: usize) {
+    /// Of what is copied: it is there already.
+    pub(super) fn force(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn give(&self, bytes: usize) {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
@@ -71,6 +80,11 @@ impl Ids {
             prompt: Vec::new(),
             answer: Vec::new(),
         }
+    }
+
+    /// Most bytes of an event that has as many ids as are kept.
+    pub(super) fn json_bytes_max(&self) -> usize {
+        self.pool.tokens_max.saturating_mul(ID_JSON_BYTES)
     }
 
     fn charged(&self) -> usize {
@@ -102,7 +116,7 @@ impl Ids {
 
 impl Clone for Ids {
     fn clone(&self) -> Self {
-        self.pool.bytes.fetch_add(self.charged(), Ordering::Relaxed);
+        self.pool.force(self.charged());
         Self {
             pool: Arc::clone(&self.pool),
             prompt: self.prompt.clone(),

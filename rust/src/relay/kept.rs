@@ -9,21 +9,22 @@
 //! with text has several tokens, its last ones may lie within a character. The replica that goes on is asked
 //! for their text first ([`Kept::question`]).
 //!
+//! A stream whose engine sends no ids is kept as text ([`Words`]), and its ids are asked for when it breaks.
+//!
 //! The replica that goes on answers at `/v1/completions`. Its events get the shape, the id, the time and
 //! the model of those before.
 
 use std::sync::Arc;
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
+use super::anthropic::{Block, message_stop, only_begins};
+use super::chunk::{Choice, Chunk, data_of, has_text, ids_of, named_data_of};
 use super::ids::{Ids, Pool};
+use super::words::Words;
 use super::{events, verdict};
 use crate::prompt::continuing::{Form, Reason};
 
-/// Ids that are decoded along with those whose text is asked for: a character has four bytes at most.
-const CONTEXT_LEN: usize = 8;
 /// Most bytes of events without text that are withheld from a client which sees ids.
 const UNTEXTED_BYTES_MAX: usize = 16 * 1024;
 
@@ -37,7 +38,7 @@ struct Name {
 
 /// Where a stream stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
+pub(super) enum Stage {
     /// Text may follow.
     Open,
     /// The event with its `finish_reason` is out.
@@ -55,96 +56,34 @@ enum Stage {
     reason = "independent facts of one stream"
 )]
 pub struct Kept {
-    form: Form,
-    shows_ids: bool,
+    pub(super) form: Form,
+    pub(super) shows_ids: bool,
     /// The client gets usage.
     shows_usage: bool,
-    ids: Option<Ids>,
+    pub(super) ids: Option<Ids>,
+    /// Its text, while its ids are not known.
+    pub(super) words: Option<Words>,
+    pub(super) block: Block,
     name: Option<Name>,
     /// Why the stream does not go on.
-    refusal: Option<Reason>,
+    pub(super) refusal: Option<Reason>,
+    /// Tokens of the prompt; of the answer so far; of those, from replicas that were given up. They stay when the
+    /// ids go.
+    pub(super) prompt_len: usize,
+    pub(super) answer_len: usize,
+    pub(super) before_len: usize,
     /// Ids of the answer up to the last event with text.
-    texted_len: usize,
+    pub(super) texted_len: usize,
     /// How many that event had, if it had several: the last may end within a character.
-    unsure_len: usize,
+    pub(super) unsure_len: usize,
     reasoning: bool,
-    stage: Stage,
+    pub(super) stage: Stage,
     /// The events come from a replica that goes on.
     resumed: bool,
-    /// Events for a client that sees ids, whose text has not come.
-    untexted: Vec<u8>,
+    /// Events for a client that sees ids, whose text has not come; or the end of a block of text.
+    pub(super) untexted: Vec<u8>,
     /// The stream says that it failed, with this status, and may go on: that is not passed on.
     failed: Option<u16>,
-}
-
-#[derive(Deserialize)]
-struct Chunk<'a> {
-    #[serde(borrow)]
-    id: Option<&'a RawValue>,
-    #[serde(borrow)]
-    created: Option<&'a RawValue>,
-    #[serde(borrow)]
-    model: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    choices: Vec<Choice<'a>>,
-    #[serde(borrow)]
-    prompt_token_ids: Option<&'a RawValue>,
-    usage: Option<IgnoredAny>,
-}
-
-#[derive(Deserialize)]
-struct Choice<'a> {
-    #[serde(default)]
-    index: u32,
-    #[serde(borrow)]
-    delta: Option<Delta<'a>>,
-    #[serde(borrow)]
-    text: Option<&'a RawValue>,
-    logprobs: Option<IgnoredAny>,
-    #[serde(borrow)]
-    finish_reason: Option<&'a RawValue>,
-    #[serde(borrow)]
-    stop_reason: Option<&'a RawValue>,
-    #[serde(borrow)]
-    prompt_token_ids: Option<&'a RawValue>,
-    #[serde(borrow)]
-    token_ids: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Delta<'a> {
-    #[serde(borrow)]
-    content: Option<&'a RawValue>,
-    #[serde(borrow)]
-    reasoning: Option<&'a RawValue>,
-    #[serde(borrow)]
-    reasoning_content: Option<&'a RawValue>,
-    tool_calls: Option<IgnoredAny>,
-    function_call: Option<IgnoredAny>,
-}
-
-/// A text that is there, and not empty.
-fn has_text(text: Option<&RawValue>) -> bool {
-    text.is_some_and(|text| text.get() != "\"\"")
-}
-
-impl Choice<'_> {
-    fn text(&self) -> Option<&RawValue> {
-        match &self.delta {
-            Some(delta) => delta.content,
-            None => self.text,
-        }
-    }
-}
-
-fn ids_of(raw: &RawValue) -> Result<Vec<u32>, Reason> {
-    serde_json::from_str(raw.get()).map_err(|_| Reason::NoIds)
-}
-
-/// The JSON of an event that has one line of data, and nothing else.
-fn data_of(block: &[u8]) -> Option<&[u8]> {
-    let data = block.strip_prefix(b"data:")?.trim_ascii();
-    (!data.iter().any(|byte| matches!(byte, b'\n' | b'\r'))).then_some(data)
 }
 
 impl Kept {
@@ -156,8 +95,13 @@ impl Kept {
             shows_ids,
             shows_usage,
             ids: Some(Ids::new(pool)),
+            words: None,
+            block: Block::default(),
             name: None,
             refusal: None,
+            prompt_len: 0,
+            answer_len: 0,
+            before_len: 0,
             texted_len: 0,
             unsure_len: 0,
             reasoning: false,
@@ -168,14 +112,60 @@ impl Kept {
         }
     }
 
+    /// Of a stream of `/v1/messages` that begins. `question`: what stands for the prompt.
+    #[must_use]
+    pub fn by_text(question: &Arc<[u8]>, pool: &Arc<Pool>) -> Self {
+        let mut kept = Self::new(Form::Messages, (false, true), pool);
+        match Words::new(question, pool) {
+            Ok(words) => kept.words = Some(words),
+            Err(reason) => kept.refuse(reason),
+        }
+        kept
+    }
+
+    /// Most bytes of an event that has the ids of a prompt.
+    pub(super) fn event_bytes_max(&self) -> usize {
+        self.ids.as_ref().map_or(0, Ids::json_bytes_max)
+    }
+
+    /// Whether these events only begin the stream: how the answer begins is open.
+    pub(super) fn only_begins(&self, payload: &[u8]) -> bool {
+        let mut rest = payload;
+        while !rest.is_empty() && !self.resumed {
+            let (block, behind) = rest.split_at(events::block_len(rest));
+            rest = behind;
+            if events::is_event(block) && !self.begins(block) {
+                return false;
+            }
+        }
+        !self.resumed
+    }
+
+    fn begins(&self, block: &[u8]) -> bool {
+        match self.form {
+            Form::Messages => named_data_of(block).is_some_and(only_begins),
+            Form::Text => false,
+            Form::Chat => data_of(block).is_some_and(|data| {
+                let chunk = serde_json::from_slice::<Chunk<'_>>(data);
+                chunk.is_ok_and(|chunk| {
+                    chunk.usage.is_none() && chunk.choices.iter().all(Choice::begins)
+                })
+            }),
+        }
+    }
+
     /// Why the stream cannot go on from where it is, if it cannot.
     #[must_use]
     pub fn refusal(&self) -> Option<Reason> {
         let reasoning = self.reasoning && self.stage == Stage::Open;
-        let known = self.ids.as_ref().is_some_and(|ids| !ids.prompt.is_empty());
+        let known = match &self.words {
+            Some(words) => words.prompt_len.is_some(),
+            None => self.ids.as_ref().is_some_and(|ids| !ids.prompt.is_empty()),
+        };
+        let named = self.form == Form::Messages || self.name.is_some();
         self.refusal
             .or(reasoning.then_some(Reason::Reasoning))
-            .or((!known || self.name.is_none()).then_some(Reason::NoIds))
+            .or((!known || !named).then_some(Reason::NoIds))
     }
 
     /// Ids of the prompt, and those of the answer whose text the client has.
@@ -186,42 +176,6 @@ impl Kept {
             let len = self.texted_len.min(ids.answer.len());
             (&ids.prompt, &ids.answer[..len])
         })
-    }
-
-    /// Ids at the end of what the client has, where their text has to be asked for: if it ends within a character,
-    /// the last one is dropped. Those before are there so that it is decoded as it was.
-    #[must_use]
-    pub fn question(&self) -> Option<Vec<u32>> {
-        let asks = self.unsure_len > 1 && self.stage == Stage::Open;
-        let (prompt, answer) = self.ids();
-        let len = self.unsure_len + CONTEXT_LEN;
-        asks.then(|| {
-            let before = len.saturating_sub(answer.len()).min(prompt.len());
-            let prompt = &prompt[prompt.len() - before..];
-            let answer = &answer[answer.len().saturating_sub(len)..];
-            [prompt, answer].concat()
-        })
-    }
-
-    /// Whether the text of [`Self::question`] ends with a whole character.
-    pub fn answer(&mut self, whole: bool) {
-        if whole {
-            self.unsure_len = 0;
-            return;
-        }
-        if self.shows_ids {
-            return self.refuse(Reason::Boundary); // the client has the id
-        }
-        // Its event has text, so one of its tokens ends with a whole character: at the latest the first.
-        self.unsure_len = self.unsure_len.saturating_sub(1);
-        if self.unsure_len == 1 {
-            self.unsure_len = 0;
-        }
-        self.texted_len = self.texted_len.saturating_sub(1);
-        let len = self.texted_len;
-        if let Some(ids) = &mut self.ids {
-            ids.truncate(len);
-        }
     }
 
     /// The status by which the stream has failed, if it says so.
@@ -235,6 +189,10 @@ impl Kept {
         if let Some(ids) = &mut self.ids {
             ids.truncate(len);
         }
+        if self.words.is_none() {
+            self.answer_len = len;
+        }
+        self.before_len = self.answer_len;
         self.untexted = Vec::new();
         self.failed = None;
         self.resumed = true;
@@ -244,6 +202,7 @@ impl Kept {
     pub(super) fn refuse(&mut self, reason: Reason) {
         self.refusal.get_or_insert(reason);
         self.ids = None;
+        self.words = None;
     }
 
     /// Whole events as the client is to get them. What the stream says behind its failure is left out.
@@ -263,14 +222,6 @@ impl Kept {
     }
 
     fn pass_event(&mut self, block: &[u8], out: &mut Vec<u8>) {
-        let Some(data) = data_of(block) else {
-            self.refuse(Reason::NoIds);
-            return self.put(block, out);
-        };
-        if data == b"[DONE]" {
-            self.stage = Stage::Done;
-            return self.put(block, out);
-        }
         if let Some(status) = verdict::error(block) {
             if self.refusal().is_none() && status >= 500 {
                 self.failed = Some(status);
@@ -279,16 +230,36 @@ impl Kept {
             }
             return;
         }
+        if self.form == Form::Messages && !self.resumed {
+            return self.pass_message(block, out);
+        }
+        let Some(data) = data_of(block) else {
+            self.refuse(Reason::NoIds);
+            return self.put(block, out);
+        };
+        if data == b"[DONE]" {
+            return match self.rest() {
+                Some(end) if self.form == Form::Messages => self.put(&end, out),
+                _ => {
+                    self.stage = Stage::Done;
+                    self.put(block, out);
+                }
+            };
+        }
         let Ok(chunk) = serde_json::from_slice::<Chunk<'_>>(data) else {
             self.refuse(Reason::NoIds);
             return self.put(block, out);
         };
-        if chunk.choices.is_empty() && chunk.usage.is_some() {
-            self.stage = self.stage.max(Stage::Counted);
+        if let (true, Some(usage)) = (chunk.choices.is_empty(), &chunk.usage) {
             if !self.resumed {
+                self.stage = self.stage.max(Stage::Counted);
                 return self.put(block, out);
             }
-            let event = self.usage_event();
+            if self.refusal.is_some() {
+                let told = usage.completion_tokens.unwrap_or(0);
+                self.answer_len = self.answer_len.max(self.before_len + told);
+            }
+            let event = self.counted();
             return self.put(&event, out);
         }
         let waits = self.note(&chunk);
@@ -308,7 +279,7 @@ impl Kept {
     }
 
     /// Passes an event on, behind those that have waited for it.
-    fn put(&mut self, event: &[u8], out: &mut Vec<u8>) {
+    pub(super) fn put(&mut self, event: &[u8], out: &mut Vec<u8>) {
         out.append(&mut self.untexted);
         out.extend_from_slice(event);
     }
@@ -349,7 +320,9 @@ impl Kept {
         if !ids.prompt.is_empty() {
             return Ok(()); // told again
         }
-        ids.add(true, ids_of(raw)?)
+        let told = ids_of(raw)?;
+        self.prompt_len = told.len();
+        ids.add(true, told)
     }
 
     fn note_choice(&mut self, choice: &Choice<'_>) -> Result<bool, Reason> {
@@ -358,17 +331,17 @@ impl Kept {
         }
         let text = has_text(choice.text());
         if let Some(delta) = &choice.delta {
-            if delta.tool_calls.is_some() || delta.function_call.is_some() {
+            if delta.calls() {
                 return Err(Reason::Tools);
             }
-            let reasons = has_text(delta.reasoning) || has_text(delta.reasoning_content);
-            self.reasoning = (self.reasoning || reasons) && !text;
+            self.reasoning = (self.reasoning || delta.reasons()) && !text;
         }
         let told = choice.token_ids.map(ids_of).transpose()?;
         if text && told.is_none() {
             return Err(Reason::NoIds);
         }
         let told_len = told.as_ref().map_or(0, Vec::len);
+        self.answer_len += told_len;
         if let (Some(told), Some(ids)) = (told, &mut self.ids) {
             ids.add(false, told)?;
         }
@@ -411,7 +384,7 @@ impl Kept {
     fn head(&self) -> String {
         let object = match self.form {
             Form::Chat => "chat.completion.chunk",
-            Form::Text => "text_completion",
+            Form::Text | Form::Messages => "text_completion",
         };
         self.name.as_ref().map_or_else(String::new, |name| {
             let Name { id, created, model } = name;
@@ -420,13 +393,14 @@ impl Kept {
     }
 
     /// An event of `/v1/completions` in the shape of the stream.
-    fn reshaped(&self, chunk: &Chunk<'_>) -> Vec<u8> {
+    fn reshaped(&mut self, chunk: &Chunk<'_>) -> Vec<u8> {
         let raw = |value: Option<&RawValue>| value.map_or("null", RawValue::get).to_owned();
         let Some(choice) = chunk.choices.first() else {
             return Vec::new();
         };
-        let text = choice.text.map_or("\"\"", RawValue::get);
+        let text = choice.text().map_or("\"\"", RawValue::get);
         let text = match self.form {
+            Form::Messages => return self.message_event(choice),
             Form::Chat => format!("\"delta\":{{\"content\":{text}}}"),
             Form::Text => format!("\"text\":{text}"),
         };
@@ -447,8 +421,7 @@ impl Kept {
 
     /// The usage of the whole: the prompt of the first replica, the answers of all.
     fn usage_event(&self) -> Vec<u8> {
-        let ids = self.ids.as_ref();
-        let (prompt, answer) = ids.map_or((0, 0), |ids| (ids.prompt.len(), ids.answer.len()));
+        let (prompt, answer) = (self.prompt_len, self.answer_len);
         let total = prompt + answer;
         let head = self.head();
         format!(
@@ -458,18 +431,33 @@ impl Kept {
         .into_bytes()
     }
 
-    /// What is missing of a stream that has said its last token: usage where the client gets it, and `[DONE]`.
-    /// `None`: tokens may be missing.
+    /// What says how many tokens the stream has, in its shape; it is out then.
+    fn counted(&mut self) -> Vec<u8> {
+        if self.stage >= Stage::Counted {
+            return Vec::new();
+        }
+        self.stage = Stage::Counted;
+        match self.form {
+            Form::Messages => self.message_end(self.answer_len),
+            Form::Chat | Form::Text => self.usage_event(),
+        }
+    }
+
+    /// What is missing of a stream that has said its last token: usage where the client gets it, and its last
+    /// event. `None`: tokens may be missing.
     pub(super) fn rest(&mut self) -> Option<Vec<u8>> {
         if self.stage == Stage::Open {
             return None;
         }
         let mut rest = Vec::new();
-        if self.stage < Stage::Counted && self.shows_usage && self.ids.is_some() {
-            rest = self.usage_event();
+        if self.stage < Stage::Counted && self.shows_usage && self.prompt_len > 0 {
+            rest = self.counted();
         }
         if self.stage < Stage::Done {
-            rest.extend_from_slice(b"data: [DONE]\n\n");
+            rest.extend_from_slice(&match self.form {
+                Form::Messages => message_stop(),
+                Form::Chat | Form::Text => b"data: [DONE]\n\n".to_vec(),
+            });
         }
         self.stage = Stage::Done;
         Some(rest)

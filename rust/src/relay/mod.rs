@@ -8,6 +8,9 @@
 //! withheld, within a bound, and the rest is framed anew.
 
 mod answers;
+mod anthropic;
+mod asking;
+mod chunk;
 mod continuing;
 mod cut;
 mod events;
@@ -16,11 +19,13 @@ mod handout;
 mod head;
 mod ids;
 mod kept;
+mod messages;
 mod opening;
 mod pass;
 mod reader;
 mod usage;
 mod verdict;
+mod words;
 
 #[cfg(test)]
 mod tests;
@@ -433,15 +438,20 @@ impl Relay {
     }
 
     /// Whether the withheld events up to `end` are worth giving up a retry for: comments alone are not,
-    /// nor what announces a response of `/v1/responses` before the engine has begun with it.
+    /// nor what announces a response of `/v1/responses` before the engine has begun with it. Nor is what only
+    /// begins a stream that may go on elsewhere: its replica has not said how the answer begins.
     fn is_worth_starting(&mut self, end: usize) -> bool {
         if self.events.count == 0 {
             return false;
         }
-        if !self.options.responses_api || end > ANNOUNCED_BYTES_MAX {
-            return true;
-        }
-        let announces = events::only_announce(&self.withheld[self.announced_len..end]);
+        let fresh = &self.withheld[self.announced_len..end];
+        let announces = match &self.kept {
+            Some(kept) => end <= self.event_bytes_max() && kept.only_begins(fresh),
+            None if self.options.responses_api => {
+                end <= ANNOUNCED_BYTES_MAX && events::only_announce(fresh)
+            }
+            None => return true,
+        };
         if announces {
             self.announced_len = end;
         }

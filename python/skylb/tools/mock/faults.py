@@ -70,3 +70,7 @@ class Faults(Group):
             "200, the answer is empty."
         ),
     ] = 200
+    tokenize_status: Annotated[
+        Status,
+        Field(description="Status of /tokenize and /detokenize. Any but 200 is an error."),
+    ] = 200

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from skylb.tools.mock.api import count_tokens
 from skylb.tools.mock.api.common import Message, render
+from skylb.tools.mock.api.ids import PROMPT_ENDS, of_prompt, of_text
 from skylb.tools.mock.errors import RefusedError, UnauthorizedError
 from skylb.tools.mock.faults import Faults
 from skylb.tools.mock.metrics import MetricsPage
@@ -56,7 +57,7 @@ class Routes:
             ("GET", "/metrics"): lambda _: self._metrics(),
             ("GET", "/load"): lambda _: _json({"server_load": replica.in_flight}),
             ("POST", "/tokenize"): self._tokenize,
-            ("POST", "/detokenize"): _detokenize,
+            ("POST", "/detokenize"): self._detokenize,
             ("POST", "/v1/messages/count_tokens"): lambda body: _json({"input_tokens": count_tokens(body)}),
             ("POST", "/reset_prefix_cache"): self._reset,
             ("GET", "/mock/faults"): lambda _: _json(replica.faults.model_dump()),
@@ -121,14 +122,22 @@ class Routes:
         self._replica.totals.pages += 1
         return Reply(self._page.render(names), PROMETHEUS)
 
+    def _check_tokenizer(self) -> None:
+        status = self._replica.faults.tokenize_status
+        if status != HTTPStatus.OK:
+            raise RefusedError(status, "The tokenizer does not answer.")
+
+    def _detokenize(self, body: bytes) -> Reply:
+        self._check_tokenizer()
+        return _detokenize(body)
+
     def _tokenize(self, body: bytes) -> Reply:
+        self._check_tokenizer()
         request = msgspec.json.decode(body, type=_TokenizeBody)
-        prompt, _ = render(request.messages or [Message("user", request.prompt)])
+        prompt, answer = render(request.messages or [Message("user", request.prompt)])
         encoded = prompt.encode()
-        tokens = [
-            int.from_bytes(encoded[at : at + TOKEN_BYTES], "big")
-            for at in range(0, len(encoded), TOKEN_BYTES)
-        ]
+        # Only of a chat it is known that its prompt ends here.
+        tokens = of_prompt(encoded, answer) if request.messages and encoded else of_text(encoded)
         return _json(
             {
                 "count": token_count(len(encoded)),
@@ -197,7 +206,7 @@ class _DetokenizeBody(msgspec.Struct):
 
 def _detokenize(body: bytes) -> Reply:
     """The text of tokens that ``/tokenize`` gave; the last may be shorter than the others."""
-    tokens = msgspec.json.decode(body, type=_DetokenizeBody).tokens
+    tokens = [token & ~PROMPT_ENDS for token in msgspec.json.decode(body, type=_DetokenizeBody).tokens]
     try:
         encoded = b"".join(token.to_bytes(TOKEN_BYTES, "big").lstrip(b"\0") for token in tokens)
     except OverflowError as error:

@@ -41,6 +41,12 @@ impl Router {
         self.requests.tenants().highest_class(tenant)
     }
 
+    /// Whether a tenant's streams may go on elsewhere, where streams do.
+    #[must_use]
+    pub fn continues(&self, tenant: Tenant<&str>) -> bool {
+        self.requests.tenants().continues(tenant)
+    }
+
     /// The class of a request whose body says this one, as it counts here.
     #[must_use]
     pub fn class_of(&self, ask: &Ask<'_>, said: Class) -> Class {

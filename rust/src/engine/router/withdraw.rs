@@ -1,9 +1,9 @@
 //! Requests at replicas that show no sign of life.
 //!
 //! SkyLB withdraws a request without a first byte from a replica that is down or wedged, if it may be sent
-//! again. Another replica must be able to take it, and attempts and budget must allow it. Streams that have
-//! begun stay where they are. They end with their connection, or when they have been silent for
-//! `stream_idle_s`.
+//! again. Another replica must be able to take it, and attempts and budget must allow it. It withdraws streams that
+//! have begun too, where they can go on elsewhere; they take nothing from the budget. Other streams stay where
+//! they are. They end with their connection, or when they have been silent for `stream_idle_s`.
 
 use super::Router;
 use crate::engine::effect::Effect;
@@ -45,7 +45,8 @@ impl Router {
         stops || vital == Vital::Gone
     }
 
-    /// Withdraws requests without a first byte from a replica that is down or wedged.
+    /// Withdraws requests from a replica that is down or wedged: those without a first byte, and streams that can
+    /// go on elsewhere.
     fn withdraw(&mut self, slot: ReplicaSlot, now: Instant, out: &mut Vec<Effect>) {
         let Some(member) = self.fleet.member(slot) else {
             return;
@@ -53,25 +54,38 @@ impl Router {
         if member.in_flight() == 0 || self.fleet.alive_lately(slot, now) {
             return;
         }
-        let waits = |request: &Request| match &request.phase {
-            Phase::InFlight(attempt) => {
-                attempt.slot == slot && !attempt.started && !attempt.withdrawn && request.retry_safe
+        let mut spent = false;
+        for (id, begun) in self.leaving(slot) {
+            if (spent && !begun) || !self.may_leave(id, slot, now) {
+                continue; // the next probe finds the rest
             }
-            _ => false,
-        };
-        let waiting = self.requests.iter().filter(|(_, request)| waits(request));
-        let mut waiting: Vec<(u64, RequestId)> =
-            waiting.map(|(id, request)| (request.age, id)).collect();
-        waiting.sort_unstable();
-        for (_, id) in waiting {
-            if !self.may_leave(id, slot, now) {
-                continue;
+            spent |= !begun && !self.requests.budget_mut().take(&self.config, now);
+            if begun || !spent {
+                self.give_up(id, out);
             }
-            if !self.requests.budget_mut().take(&self.config, now) {
-                return; // the next probe finds the rest
-            }
-            self.give_up(id, out);
         }
+    }
+
+    /// What may leave a replica, the eldest first: what has not begun and may be sent again, and streams that can
+    /// go on elsewhere; whether they have begun.
+    fn leaving(&self, slot: ReplicaSlot) -> Vec<(RequestId, bool)> {
+        let begun = |request: &Request| match &request.phase {
+            Phase::InFlight(attempt) if attempt.slot == slot && !attempt.withdrawn => {
+                let may = if attempt.started {
+                    request.continues
+                } else {
+                    request.retry_safe
+                };
+                may.then_some(attempt.started)
+            }
+            _ => None,
+        };
+        let leaving = self.requests.iter();
+        let leaving = leaving.filter_map(|(id, request)| Some((request.age, id, begun(request)?)));
+        let mut leaving: Vec<(u64, RequestId, bool)> = leaving.collect();
+        leaving.sort_unstable();
+        let eldest_first = leaving.into_iter();
+        eldest_first.map(|(_, id, begun)| (id, begun)).collect()
     }
 
     /// Asks the driver to give an attempt up; false where it has been asked before.

@@ -234,6 +234,12 @@ impl Tenants {
         self.account(tenant).and_then(|account| account.terms.class)
     }
 
+    /// Whether a tenant's streams may go on elsewhere, where streams do.
+    pub(in crate::engine) fn continues(&self, tenant: Tenant<&str>) -> bool {
+        self.account(tenant)
+            .is_none_or(|account| account.terms.continues)
+    }
+
     /// The tenants with terms, and their weights between tenants that wait.
     pub(in crate::engine) fn weights(&self) -> impl Iterator<Item = (&str, u32)> {
         let accounts = self.accounts.iter().map(|(_, account)| account);

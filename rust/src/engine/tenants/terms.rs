@@ -30,6 +30,8 @@ pub(super) struct Terms {
     pub(super) requests: Option<u64>,
     pub(super) tokens: Option<u64>,
     pub(super) concurrent: Option<u32>,
+    /// Its streams may go on elsewhere, where streams do.
+    pub(super) continues: bool,
 }
 
 impl Terms {
@@ -41,6 +43,7 @@ impl Terms {
         requests: None,
         tokens: None,
         concurrent: None,
+        continues: true,
     };
 
     /// It has a limit of some kind.
@@ -86,6 +89,7 @@ struct Entry {
     requests_per_minute: Option<u64>,
     tokens_per_minute: Option<u64>,
     concurrent: Option<u32>,
+    continue_streams: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -166,6 +170,7 @@ impl Entry {
             requests: self.requests_per_minute,
             tokens: self.tokens_per_minute,
             concurrent: self.concurrent,
+            continues: self.continue_streams != Some(false),
         })
     }
 }
@@ -196,6 +201,9 @@ mod tests {
         assert!(terms.allows("a") && terms.allows("m") && !terms.allows("b"));
         assert_eq!((terms.requests, terms.tokens), (Some(600), None));
         assert_eq!(terms.concurrent, Some(5));
+        assert!(terms.continues);
+        let ends = super::read(entry(r#", "continue_streams": false"#).as_bytes()).unwrap();
+        assert!(!ends[0].1.continues);
         let open = &super::read(entry("").as_bytes()).unwrap()[0].1;
         assert!(open.allows("whatever") && !open.limited() && terms.limited());
     }

@@ -14,7 +14,7 @@ fn refusal(members: &Value) -> Option<Reason> {
     let given = members.as_object().unwrap().clone();
     body.as_object_mut().unwrap().extend(given);
     let mut config = config();
-    config.continue_streams(Some(Arc::from([])));
+    config.continue_streams(Some(Arc::default()));
     let envelope = Envelope::new(Route::ChatCompletions, Some(b"application/json"));
     let body = body.to_string();
     let digest = digest(&envelope, body.as_bytes(), &config, &mut Scratch::default()).unwrap();
@@ -73,4 +73,94 @@ fn a_stream_goes_on_only_where_the_rest_would_be_the_same() {
     for (members, expected) in rows {
         assert_eq!(refusal(&members), expected, "{members}");
     }
+}
+
+/// What a body of `/v1/messages` is planned to be asked by, or why its stream may not go on.
+fn question(members: &Value, by_text: bool) -> Result<Value, Reason> {
+    let mut body = json!({"model": "m", "stream": true, "max_tokens": 9,
+        "messages": [{"role": "user", "content": "hi"}]});
+    let given = members.as_object().unwrap().clone();
+    body.as_object_mut().unwrap().extend(given);
+    let mut config = config();
+    let scope = crate::prompt::continuing::Scope {
+        models: Vec::new(),
+        by_text,
+    };
+    config.continue_streams(Some(Arc::new(scope)));
+    let envelope = Envelope::new(Route::Messages, Some(b"application/json"));
+    let body = body.to_string();
+    let digest = digest(&envelope, body.as_bytes(), &config, &mut Scratch::default()).unwrap();
+    match digest.continuing {
+        Continuing::Planned(plan) => {
+            let question = plan.question.unwrap();
+            let whole = [&b"{"[..], &question, b"}"].concat();
+            Ok(serde_json::from_slice(&whole).unwrap())
+        }
+        Continuing::Refused(reason) => Err(reason),
+        Continuing::Off => panic!("it is a stream"),
+    }
+}
+
+#[test]
+fn a_message_is_asked_for_as_the_chat_that_vllm_makes_of_it() {
+    let text = |text: &str| json!({"type": "text", "text": text});
+    let asked = question(
+        &json!({
+            "system": [text("a\n"), text("x-anthropic-billing-header: 1"), text("b")],
+            "messages": [
+                {"role": "user", "content": "one"},
+                {"role": "assistant", "content": [text("two")]},
+                {"role": "user", "content": [text("")]},
+                {"role": "user", "content": [text("three"), {"type": "text", "text": "four",
+                    "cache_control": {"type": "ephemeral"}}]},
+                {"role": "assistant", "content": []},
+            ],
+            "chat_template_kwargs": {"a": 1},
+        }),
+        true,
+    );
+    let expected = json!({
+        "messages": [
+            {"role": "system", "content": "a\nb"},
+            {"role": "user", "content": "one"},
+            {"role": "assistant", "content": "two"},
+            {"role": "user", "content": [text("three"), text("four")]},
+            {"role": "assistant"},
+        ],
+        "chat_template_kwargs": {"a": 1},
+    });
+    assert_eq!(asked, Ok(expected));
+    let plain = question(&json!({"system": "s", "temperature": 0.5}), true).unwrap();
+    assert_eq!(plain["messages"][0]["content"], "s");
+}
+
+#[test]
+fn a_message_with_more_than_text_does_not_go_on() {
+    let of = |block: Value| json!({"messages": [{"role": "user", "content": [block]}]});
+    let rows = [
+        (
+            of(json!({"type": "image", "source": {"type": "url", "url": "http://a/b"}})),
+            Reason::Media,
+        ),
+        (
+            of(json!({"type": "tool_result", "tool_use_id": "a", "content": "b"})),
+            Reason::Tools,
+        ),
+        (
+            of(json!({"type": "thinking", "thinking": "a"})),
+            Reason::Reasoning,
+        ),
+        (
+            json!({"tools": [{"name": "a", "input_schema": {}}]}),
+            Reason::Tools,
+        ),
+        (json!({"stop_sequences": ["a"]}), Reason::Stop),
+        (json!({"thinking": {"type": "disabled"}}), Reason::Reasoning),
+        (json!({"output_config": {"effort": "low"}}), Reason::Guided),
+        (json!({"ignore_eos": true}), Reason::Field),
+    ];
+    for (members, reason) in rows {
+        assert_eq!(question(&members, true), Err(reason), "{members}");
+    }
+    assert_eq!(question(&json!({}), false), Err(Reason::Route));
 }

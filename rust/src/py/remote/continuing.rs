@@ -5,6 +5,7 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 
 use super::RemoteEngine;
+use crate::prompt::continuing::Scope;
 use crate::py::http::Relay;
 use crate::py::report::given;
 use crate::py::request::Request;
@@ -14,9 +15,16 @@ use crate::remote::up::{Told, Up};
 
 #[pymethods]
 impl RemoteEngine {
-    #[pyo3(signature = (bytes_max, tokens_max, models, /))]
-    fn keep_ids(&mut self, bytes_max: usize, tokens_max: usize, models: Vec<String>) {
-        self.kept = Some((Arc::new(Pool::new(bytes_max, tokens_max)), models.into()));
+    #[pyo3(signature = (bytes_max, tokens_max, models, by_text, /))]
+    fn keep_ids(
+        &mut self,
+        bytes_max: usize,
+        tokens_max: usize,
+        models: Vec<String>,
+        by_text: bool,
+    ) {
+        let scope = Scope { models, by_text };
+        self.kept = Some((Arc::new(Pool::new(bytes_max, tokens_max)), Arc::new(scope)));
     }
 
     #[getter]
@@ -27,7 +35,7 @@ impl RemoteEngine {
     #[pyo3(signature = (on, /))]
     fn set_continuing(&mut self, on: bool) {
         let models = self.kept.as_ref().filter(|_| on);
-        let models = models.map(|(_, models)| Arc::clone(models));
+        let models = models.map(|(_, scope)| Arc::clone(scope));
         self.continuing = models.is_some();
         self.config.continue_streams(models);
     }

@@ -23,6 +23,7 @@ use crate::engine::router::Ask;
 use crate::http::errors;
 use crate::id::RequestId;
 use crate::prompt::blocks::Tail;
+use crate::prompt::continuing::Scope;
 use crate::prompt::isolation::ISOLATION_KEY_BYTES;
 use crate::prompt::{self, AnswerStart, Digest, DigestConfig, Scratch};
 use crate::record::prompt::Prompt;
@@ -65,7 +66,7 @@ pub(super) struct RemoteEngine {
     /// See `Engine.only_model`; empty: none is known.
     only_model: Option<String>,
     /// Where ids are kept if streams go on elsewhere, and of which models they may.
-    kept: Option<(Arc<Pool>, Arc<[String]>)>,
+    kept: Option<(Arc<Pool>, Arc<Scope>)>,
     continuing: bool,
     live: HashMap<u64, Live>,
     inbox: Inbox,
@@ -112,7 +113,7 @@ impl RemoteEngine {
         Scanner {
             config: self.config.clone(),
             believes_all: self.believes_all,
-            models: self.kept.as_ref().map(|(_, models)| Arc::clone(models)),
+            scope: self.kept.as_ref().map(|(_, scope)| Arc::clone(scope)),
         }
     }
 

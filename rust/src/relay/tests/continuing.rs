@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 use super::*;
 use crate::prompt::continuing::{Form, Reason};
 
-const PROMPT: [u32; 3] = [11, 12, 13];
+pub(super) const PROMPT: [u32; 3] = [11, 12, 13];
 /// The three bytes of a character, each a token.
 const PARTS: [u32; 3] = [1001, 1002, 1003];
 
 /// The next token: it depends on all before, so that one too many or too few changes all behind.
-fn next(ids: &[u32]) -> u32 {
+pub(super) fn next(ids: &[u32]) -> u32 {
     match ids.last() {
         Some(1001) => 1002,
         Some(1002) => 1003,
@@ -30,11 +30,17 @@ fn next(ids: &[u32]) -> u32 {
 }
 
 /// What an engine that is given `ids` says, `tokens` in all behind the prompt, so many in each event.
-fn says(form: Form, ids: &[u32], tokens: usize, sizes: &[usize], asked: bool) -> Vec<String> {
+pub(super) fn says(
+    form: Form,
+    ids: &[u32],
+    tokens: usize,
+    sizes: &[usize],
+    asked: bool,
+) -> Vec<String> {
     let text = |choice: Value, told: Value| {
         let (object, id) = match form {
             Form::Chat => ("chat.completion.chunk", "chatcmpl-a"),
-            Form::Text => ("text_completion", "cmpl-b"),
+            Form::Text | Form::Messages => ("text_completion", "cmpl-b"),
         };
         let mut event =
             json!({"id": id, "object": object, "created": 5, "model": "m", "choices": [choice]});
@@ -81,7 +87,7 @@ fn says(form: Form, ids: &[u32], tokens: usize, sizes: &[usize], asked: bool) ->
         let mut choice = json!({"index": 0, "logprobs": null, "finish_reason": finish, "token_ids": told(&all[from..])});
         match form {
             Form::Chat => choice["delta"] = json!({"content": said}),
-            Form::Text => {
+            Form::Text | Form::Messages => {
                 choice["text"] = json!(said);
                 choice["stop_reason"] = Value::Null;
                 choice["prompt_token_ids"] = if from == ids.len() {
@@ -102,10 +108,15 @@ fn says(form: Form, ids: &[u32], tokens: usize, sizes: &[usize], asked: bool) ->
     events
 }
 
-fn wire(events: &[String]) -> Vec<u8> {
+pub(super) fn wire(events: &[String]) -> Vec<u8> {
     let chunks = events.iter().map(|event| chunk(event.as_bytes()));
     let body: Vec<u8> = chunks.flatten().collect();
     [sse_head(CHUNKED_LINE), body, b"0\r\n\r\n".to_vec()].concat()
+}
+
+/// Without the end of its framing.
+fn unended(wire: &[u8]) -> &[u8] {
+    wire.strip_suffix(b"0\r\n\r\n").unwrap()
 }
 
 /// What a client reads of a stream.
@@ -162,7 +173,7 @@ fn hear(body: &[u8]) -> Heard {
     heard
 }
 
-fn pool() -> Arc<Pool> {
+pub(super) fn pool() -> Arc<Pool> {
     Arc::new(Pool::new(1 << 20, 10_000))
 }
 
@@ -173,7 +184,7 @@ fn first(form: Form, shows_ids: bool, pool: &Arc<Pool>) -> Relay {
 }
 
 /// Feeds `wire` in pieces of these sizes; whether the response is complete.
-fn feed(relay: &mut Relay, client: &mut Client, wire: &[u8], sizes: &[usize]) -> bool {
+pub(super) fn feed(relay: &mut Relay, client: &mut Client, wire: &[u8], sizes: &[usize]) -> bool {
     let mut rest = wire;
     let mut sizes = sizes.iter().cycle();
     while !rest.is_empty() {
@@ -366,7 +377,9 @@ fn an_error_in_the_stream_is_not_passed_on_where_another_replica_can_go_on() {
     client.write(&mut relay, flags, &sent);
     assert_eq!(hear(&client.body().0).ids, [] as [u32; 0]);
     assert_eq!(relay.refusal(), None);
+    assert_eq!(relay.failed(), Some(500), "in whatever pieces it came");
     relay.suspend();
+    assert_eq!(relay.failed(), None);
     assert_eq!(relay.kept().unwrap().ids().1.len(), 2);
     // Where nobody goes on, SkyLB says so itself.
     let end = relay.cut("the replica died", "upstream_error", 502);
@@ -440,4 +453,59 @@ fn what_is_kept_has_bounds() {
             "and it is relayed as ever"
         );
     }
+}
+
+#[test]
+fn the_usage_is_whole_though_a_later_replica_tells_more_than_is_kept() {
+    let pool = Arc::new(Pool::new(1 << 20, 12));
+    let mut client = Client::default();
+    let mut relay = first(Form::Text, false, &pool);
+    let events = says(Form::Text, &PROMPT, 20, &[1], true);
+    feed(
+        &mut relay,
+        &mut client,
+        unended(&wire(&events[..4])),
+        &[1 << 20],
+    );
+    relay.suspend();
+    settle(&mut relay);
+    let (prompt, answer) = relay.kept().unwrap().ids();
+    let given = [prompt, answer].concat();
+    let mut then = Relay::new(HTTP11, "id");
+    then.go_on(&mut relay);
+    let rest = wire(&says(Form::Text, &given, 20, &[1], true));
+    assert!(feed(&mut then, &mut client, &rest, &[1 << 20]));
+    assert_eq!(then.refusal(), Some(Reason::TokensMax));
+    assert_eq!(hear(&client.body().0), expected(Form::Text, false, 20));
+}
+
+#[test]
+fn the_ids_of_a_long_prompt_are_withheld_and_kept() {
+    let pool = Arc::new(Pool::new(1 << 22, 100_000));
+    let prompt: Vec<u32> = (0..90_000).map(|id| 100_000 + id).collect();
+    let event = json!({"id": "a", "object": "chat.completion.chunk", "created": 1, "model": "m",
+        "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}], "prompt_token_ids": prompt});
+    let text = json!({"id": "a", "object": "chat.completion.chunk", "created": 1, "model": "m",
+        "choices": [{"index": 0, "delta": {"content": "hi"}, "token_ids": [7]}]});
+    let events = [format!("data: {event}\n\n"), format!("data: {text}\n\n")];
+    assert!(events[0].len() > WITHHELD_BYTES_MAX);
+    let mut client = Client::default();
+    let mut relay = first(Form::Chat, false, &pool);
+    feed(&mut relay, &mut client, &wire(&events), &[4096]);
+    assert_eq!(relay.kept().unwrap().given(), (90_000, 1));
+    assert!(client.bytes.len() < 4096, "no id is told");
+}
+
+#[test]
+fn until_an_event_has_text_another_attempt_can_be_made() {
+    let events = says(Form::Chat, &PROMPT, 6, &[1], true);
+    let mut client = Client::default();
+    let mut relay = first(Form::Chat, false, &pool());
+    feed(
+        &mut relay,
+        &mut client,
+        unended(&wire(&events[..1])),
+        &[1 << 20],
+    );
+    assert!(client.bytes.is_empty(), "it may begin with reasoning");
 }

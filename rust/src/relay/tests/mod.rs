@@ -2,6 +2,7 @@
 
 mod continuing;
 mod examples;
+mod messages;
 mod opening;
 mod properties;
 mod table;

@@ -114,7 +114,7 @@ class _MessagesShape(Shape):
 
     def closing(self, cached: int) -> bytes:
         """The end of block and message, with the usage between them."""
-        data = b'{"type":"message_delta","delta":{"stop_reason":"%b"},"usage":%b}' % (
+        data = b'{"type":"message_delta","delta":{"stop_reason":"%b","stop_sequence":null},"usage":%b}' % (
             self._stop,
             usage(self.call, cached, self.call.tokens),
         )

@@ -93,6 +93,28 @@ fn a_request_stays_where_nobody_is_if_it_cannot_be_tried_elsewhere() {
 }
 
 #[test]
+fn a_stream_that_can_go_on_elsewhere_leaves_without_any_budget() {
+    for continues in [false, true] {
+        let config = Config {
+            retry_ratio: 1.0,
+            retry_per_s: 0.0,
+            ..config()
+        };
+        let mut drive = Drive::new(config, 2);
+        let (_, replica, _) = pushed(&drive.submit("m"));
+        drive.first_byte(1);
+        if let Some(request) = drive.router.requests.get_mut(RequestId(1)) {
+            request.continues = continues;
+        }
+        drive.now += 20 * S;
+        drive.observe(1 - replica, idle());
+        let gone = withdrawn(&drive.observe_failed(replica, false));
+        assert_eq!(gone, if continues { vec![1] } else { vec![] });
+        assert_eq!(withdrawn(&drive.observe_failed(replica, false)), [0_u64; 0]);
+    }
+}
+
+#[test]
 fn what_is_heard_of_is_left_in_peace_though_it_takes_no_new_connections() {
     let mut drive = Drive::new(
         Config {
