@@ -1371,6 +1371,8 @@ class RemoteEngine:
         """See `Engine.continuing`."""
     def set_continuing(self, on: bool, /) -> None:
         """See `Engine.set_continuing`."""
+    def exclude(self, tenants: list[str], /) -> None:
+        """Sets the tenants whose streams do not go on elsewhere, by their names."""
     @property
     def kept_bytes(self) -> int:
         """See `Engine.kept_bytes`."""

@@ -123,11 +123,12 @@ def test_the_client_gets_comments_while_a_replica_is_asked(two: dict[str, Child]
         connection.close()
 
 
-def test_a_tenant_may_be_excluded(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_tenant_may_be_excluded(tmp_path: Path, workers: str) -> None:
     path = tmp_path / "keys.toml"
     without, _ = add_key(path, "without", {"continue_streams": False}, {})
     with_, _ = add_key(path, "with", {}, {})
-    arguments = [*ON, "--keys-file", str(path)]
+    arguments = [*ON, "--keys-file", str(path), "--workers", workers]
     with mocks(1, *FAST, "--fault-cut-after-tokens", "7") as bad, mocks(1, *FAST) as good:
         with balancer(*bad, *good, arguments=arguments) as front:
             for words in ("short", "long " * 12_000):

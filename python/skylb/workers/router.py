@@ -98,6 +98,8 @@ class RemoteRouter(RequestRouter):
         self._late_len = 0
         """Requests that came since the engine process is away; beyond `LATE_MAX` none may wait."""
         self._highest: dict[str, str] = {}
+        self._excluded: set[str] = set()
+        """Tenants whose streams do not go on elsewhere."""
         self._asks: dict[int, Callable[[Listing | None], None]] = {}
         self._replicas: dict[int, Replica] = {}
         self._peers: dict[int, Peer] = {}
@@ -157,8 +159,7 @@ class RemoteRouter(RequestRouter):
         return None
 
     def continues(self, tenant: Tenant) -> bool:
-        del tenant
-        return self.continuing
+        return self.continuing and tenant.name not in self._excluded
 
     def highest_class(self, tenant: Tenant) -> str | None:
         return self._highest.get(tenant.name) if tenant.name is not None else None
@@ -189,6 +190,8 @@ class RemoteRouter(RequestRouter):
         """Takes the terms of tenants, as `Router.set_tenants` does: what the data plane needs of them."""
         tenants = orjson.loads(terms)["tenants"]
         self._highest = {of["name"]: of["class"] for of in tenants if of["class"] is not None}
+        self._excluded = {of["name"] for of in tenants if of["continue_streams"] is False}
+        self._engine.exclude(sorted(self._excluded))
 
     def tell(self, note: protocol.Up) -> None:
         """Sends a note to the engine process, if it is there."""

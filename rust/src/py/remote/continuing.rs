@@ -40,6 +40,11 @@ impl RemoteEngine {
         self.config.continue_streams(models);
     }
 
+    #[pyo3(signature = (tenants, /))]
+    fn exclude(&mut self, tenants: Vec<String>) {
+        self.excluded = tenants.into_iter().collect();
+    }
+
     #[getter]
     fn kept_bytes(&self) -> usize {
         self.kept.as_ref().map_or(0, |(pool, _)| pool.bytes())

@@ -5,7 +5,7 @@ mod receive;
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
@@ -23,7 +23,7 @@ use crate::engine::router::Ask;
 use crate::http::errors;
 use crate::id::RequestId;
 use crate::prompt::blocks::Tail;
-use crate::prompt::continuing::Scope;
+use crate::prompt::continuing::{Continuing, Scope};
 use crate::prompt::isolation::ISOLATION_KEY_BYTES;
 use crate::prompt::{self, AnswerStart, Digest, DigestConfig, Scratch};
 use crate::record::prompt::Prompt;
@@ -68,6 +68,8 @@ pub(super) struct RemoteEngine {
     /// Where ids are kept if streams go on elsewhere, and of which models they may.
     kept: Option<(Arc<Pool>, Arc<Scope>)>,
     continuing: bool,
+    /// Tenants whose streams do not go on.
+    excluded: HashSet<String>,
     live: HashMap<u64, Live>,
     inbox: Inbox,
     outbox: Vec<u8>,
@@ -92,6 +94,7 @@ impl RemoteEngine {
             only_model: Some(String::new()),
             kept: None,
             continuing: false,
+            excluded: HashSet::new(),
             live: HashMap::new(),
             inbox: Inbox::default(),
             outbox: Vec::new(),
@@ -146,6 +149,10 @@ impl RemoteEngine {
         let head = &request.head.get().inner;
         let ask = ask_of(head, &request.life, (None, request.front()), body.len())?;
         let mut digest = self.read(py, &ask, &body)?;
+        let tenant = ask.tenant.name();
+        if tenant.is_some_and(|name| self.excluded.contains(name)) {
+            digest.continuing = Continuing::Off;
+        }
         let blocks = Hashes::bytes_of(&digest.blocks);
         let submit = Submit {
             number,
