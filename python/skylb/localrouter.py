@@ -40,8 +40,7 @@ class LocalRouter(Router):
 
     Args:
         engine: the decision engine.
-        on_failure: called with a name and the error if a probe or a message to a peer failed that the engine
-            asked for. It would wait for their end, and decide by old facts.
+        on_failure: called with a name and the error where a probe or message fails that the engine awaits.
     """
 
     def __init__(

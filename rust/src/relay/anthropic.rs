@@ -24,11 +24,12 @@ pub(super) struct Message<'a> {
 
 #[derive(Deserialize)]
 pub(super) struct Usage {
-    pub(super) input_tokens: usize,
-    #[serde(default)]
-    pub(super) cache_read_input_tokens: Option<usize>,
-    #[serde(default)]
-    pub(super) cache_creation_input_tokens: Option<usize>,
+    #[serde(rename = "input_tokens")]
+    pub(super) computed: usize,
+    #[serde(rename = "cache_read_input_tokens", default)]
+    pub(super) cached: Option<usize>,
+    #[serde(rename = "cache_creation_input_tokens", default)]
+    pub(super) stored: Option<usize>,
 }
 
 #[derive(Deserialize)]

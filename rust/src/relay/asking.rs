@@ -51,7 +51,9 @@ impl Kept {
                 .ok()
                 .and_then(|answer| answer["prompt"].as_str());
             let whole = text.map(|text| !text.ends_with('\u{fffd}'));
-            whole.map(|whole| self.answer(whole));
+            if let Some(whole) = whole {
+                self.answer(whole);
+            }
             return whole.is_some();
         };
         match words.replied(body) {

@@ -62,9 +62,8 @@ impl Kept {
         let (Some(usage), Some(words)) = (usage, &mut self.words) else {
             return Err(Reason::NoIds);
         };
-        let cached = usage.cache_read_input_tokens.unwrap_or(0)
-            + usage.cache_creation_input_tokens.unwrap_or(0);
-        self.prompt_len = usage.input_tokens + cached;
+        let cached = usage.cached.unwrap_or(0) + usage.stored.unwrap_or(0);
+        self.prompt_len = usage.computed + cached;
         words.prompt_len = Some(self.prompt_len);
         Ok(())
     }

@@ -97,7 +97,7 @@ fn question(members: &Value, by_text: bool) -> Result<Value, Reason> {
             Ok(serde_json::from_slice(&whole).unwrap())
         }
         Continuing::Refused(reason) => Err(reason),
-        Continuing::Off => panic!("it is a stream"),
+        Continuing::Off | Continuing::Elsewhere => panic!("it is a stream that is read here"),
     }
 }
 
