@@ -30,7 +30,10 @@ EVERY_S = 2.0
 DOWN_S = 1.0
 """How long somebody stays away."""
 
-FROZEN_S = 8.0
+FROZEN_S = 15.0
+"""Longer than it takes to find a replica wedged whose pages do not come."""
+
+CUT_S = 8.0
 NOTICE_S = 2.0
 """A replica ends so long after it was announced; what is there leaves 0.5 s before."""
 
@@ -128,7 +131,7 @@ async def peer_killed(found: Regions, number: int) -> None:
 async def way_cut(found: Regions, number: int) -> None:
     """The way to the peer is cut, and open again: connections break, or nothing comes through any more."""
     heal = WAYS[("link_down", "blackhole")[number % 2]](found)
-    await asyncio.sleep(FROZEN_S)
+    await asyncio.sleep(CUT_S)
     await in_thread(heal)
     await in_thread(found.settled)
 
