@@ -195,6 +195,18 @@ def beside_haproxy() -> Figures:
     )
 
 
+def more_cores() -> Figures:
+    found = re.findall(
+        r"^\| (?:request|chunk)s per second \|.*\| ([\d.]+) \(", page("bench-workers.md"), re.M
+    )
+    requests, chunks = found
+    return (f"{float(requests):.1f}", f"{float(chunks):.1f}")
+
+
+def cost_of_workers() -> Figures:
+    return first(r"\| CPU per request, all processes, us \|.*\| ([\d.]+) \(", page("bench-workers.md"))
+
+
 CLAIMS = (
     Claim(
         "{} replicas keep a P90 TTFT of {} s. Regions that serve only their own users need {}.",
@@ -274,6 +286,16 @@ CLAIMS = (
         "streamed answer. Theirs is {} to {} ms.",
         "peers.md",
         light_cpu,
+    ),
+    Claim(
+        "Two workers relay {} times the requests and {} times the streamed chunks per second.",
+        "bench-workers.md",
+        more_cores,
+    ),
+    Claim(
+        "A request takes {} times the CPU time. More workers were only calculated.",
+        "bench-workers.md",
+        cost_of_workers,
     ),
 )
 
