@@ -79,6 +79,8 @@ pub struct Journey {
     given: Option<Part>,
     /// Its client has a part of its answer, and no replica goes on with it yet.
     cut: bool,
+    /// It was submitted again since its attempt failed.
+    again: bool,
     /// Of its time in the hold, what was before it was cut: that is another wait.
     held_before_ns: u64,
 }
@@ -118,6 +120,7 @@ impl Journey {
 
     /// Its attempt has failed before that; the engine process is to decide.
     pub fn failed(&mut self, failure: Failure, sent: bool, at_ns: u64) {
+        self.again = false;
         self.failed = Some(Failed {
             failure,
             sent,
@@ -141,6 +144,14 @@ impl Journey {
     #[must_use]
     pub fn is_undecided(&self) -> bool {
         self.failed.is_some()
+    }
+
+    /// The engine process does not know it: whether it gets it again for a decision. It may say so twice, of the request
+    /// and of its failure.
+    pub fn asks_again(&mut self) -> bool {
+        let asks = self.is_undecided() && !self.again;
+        self.again |= asks;
+        asks
     }
 
     /// The part of its time in the hold that counts.

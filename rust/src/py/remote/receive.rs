@@ -114,10 +114,10 @@ impl RemoteEngine {
         let Some(live) = self.live.get_mut(&number) else {
             return;
         };
-        if live.journey.is_undecided() {
+        if live.journey.asks_again() {
             let request = live.request.borrow(py);
             live.put_again(&mut self.outbox, &request.life, 0);
-        } else {
+        } else if !live.journey.is_undecided() {
             live.stand = Stand::Unknown;
         }
     }
