@@ -1416,10 +1416,21 @@ class RemoteEngine:
         """Bytes that wait for `take_mail`, without the recorder's records."""
     def lost(self) -> None:
         """The engine process is gone: nothing is reported until `joined`."""
-    def joined(self, now_ns: int, /) -> None:
-        """An engine process takes reports from now on. It is sent all requests that have not ended. Those
-        that wait are submitted again, with the time that they have waited; those at replicas are adopted.
-        What has failed and was not decided on is decided there."""
+    def joined(self) -> None:
+        """An engine process takes reports from now on. It is to be sent all requests that have not ended
+        (`submit_again`); until then nothing else of them is reported."""
+    def submit_again(self, bytes_max: int, now_ns: int, /) -> bool:
+        """Reports requests that have not ended to an engine process that has joined. Those that wait are
+        submitted again, with the time that they have waited; those at replicas are adopted. What has failed
+        and was not decided on is decided there.
+
+        Args:
+            bytes_max: no further one is reported when so many bytes wait for `take_mail`.
+            now_ns: the time.
+
+        Returns:
+            Whether there are more.
+        """
     def give_up(
         self, retry_after_s: int, number: int | None = None, /
     ) -> list[Placed | Push | Forward | Hold | Reject | Expire | Withdraw | Note]:

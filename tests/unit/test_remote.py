@@ -63,7 +63,7 @@ class Pair:
         self.recorder = recorder()
         self.engine = engine_process(replicas, **changes)
         self.names = dict(enumerate(replicas, 1))
-        self.worker.joined(2)
+        self.worker.joined()
         self.request: Request
 
     def replace(self, *replicas: str, **changes: object) -> list[object]:
@@ -71,7 +71,8 @@ class Pair:
         self.worker.lost()
         self.engine = engine_process(replicas, **changes)
         self.names = dict(enumerate(replicas, 1))
-        self.worker.joined(50)
+        self.worker.joined()
+        assert not self.worker.submit_again(1 << 20, 50)
         return self.decided()
 
     def submit(self, asked: bytes, number: int = 1) -> list[object]:
@@ -155,6 +156,28 @@ def test_a_request_that_the_engine_process_does_not_know_is_decided_on_all_the_s
     assert attempt(pair.fails(_core.FAILURE_RESET, sent=True)) == 2
 
 
+def test_a_request_that_fails_while_it_crosses_is_submitted_again_once() -> None:
+    """The next engine process knows neither the request nor its failure, and says so of both."""
+    pair = Pair("http://a", "http://b")
+    pair.submit(body())
+    pair.worker.lost()
+    pair.engine = engine_process(["http://b"])
+    pair.names = {1: "http://b"}
+    pair.worker.joined()
+    pair.worker.submit_again(1 << 20, 50)
+    mail = pair.worker.take_mail(pair.recorder)
+    pair.worker.retry(pair.request, _core.FAILURE_RESET, True, 60)
+    for data in (mail, pair.worker.take_mail(pair.recorder)):
+        _, _, fault = pair.engine.serve(1, data, recorder(), 61)
+        assert fault is None
+    assert pair.worker.receive(pair.engine.take_mail(1)) == ([], None)
+    assert attempt(pair.decided()) == 2
+    pair.engine = engine_process(["http://b", "http://c"], attempts_max=5)
+    pair.names = {1: "http://b", 2: "http://c"}
+    assert attempt(pair.fails(_core.FAILURE_RESET, sent=True)) == 3, "and again for its next failure"
+    assert pair.engine.requests_len == 1
+
+
 def test_a_retry_of_what_was_forgotten_is_answered() -> None:
     for asked, expected in ((body(), Push), (body(store=True), Reject)):
         pair = Pair("http://a", "http://b")
@@ -219,6 +242,30 @@ def test_a_stream_goes_on_whoever_has_placed_it(dies: str) -> None:
     pair.worker.complete(pair.request, _core.OUTCOME_OK, relay, 13)
     assert pair.decided() == []
     assert (pair.engine.requests_len, pair.engine.in_flight) == (0, 0)
+
+
+def test_what_becomes_of_requests_that_are_still_to_be_submitted_again_is_not_reported() -> None:
+    pair = Pair("http://a", "http://b", blind_outstanding_max=8)
+    asked = []
+    for number in range(1, 5):
+        pair.submit(body(stream=True), number)
+        asked.append(pair.request)
+    pair.worker.lost()
+    pair.engine = engine_process(["http://a", "http://b"], blind_outstanding_max=8)
+    pair.worker.joined()
+    assert pair.worker.submit_again(1, 50), "one, and there are more"
+    pair.decided()
+    assert pair.engine.requests_len == 1
+    relay = asked[2].relay(True)
+    relay.feed(events("a"))
+    pair.worker.complete(asked[1], _core.OUTCOME_OK, None, 51)
+    pair.worker.first_byte(asked[2], relay, 51)
+    pair.worker.retry(asked[3], _core.FAILURE_RESET, True, 51)
+    assert pair.worker.mail_len == 0
+    pair.request = asked[3]
+    assert not pair.worker.submit_again(1 << 20, 52)
+    assert attempt(pair.decided()) == 2, "the one that has failed meanwhile"
+    assert pair.engine.requests_len == 3, "one has ended"
 
 
 def test_what_can_be_read_before_a_fault_is_delivered() -> None:

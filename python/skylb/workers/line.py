@@ -11,6 +11,9 @@ LINE_BYTES_MAX = 64 << 20
 BUFFER_BYTES = 1 << 20
 """Of the socket, each way: what one side writes in a turn of its loop rarely waits for the other."""
 
+PORTION_BYTES = 1 << 20
+"""Of what a process has kept, so much goes out at once: the next when the other side has read most of it."""
+
 CHOKED = "the other process does not read"
 
 
@@ -23,13 +26,20 @@ class Line(asyncio.Protocol):
         received: called with the line and bytes.
         ended: called with the line, once, when it is of no use any more, and why: empty where the other side
             has ended it. Not after `abort` or `close`.
+        drained: called with the line when it takes a portion again.
     """
 
     def __init__(
-        self, received: Callable[["Line", bytes], None], ended: Callable[["Line", str], None]
+        self,
+        received: Callable[["Line", bytes], None],
+        ended: Callable[["Line", str], None],
+        drained: Callable[["Line"], None] = lambda _: None,
     ) -> None:
         self._received = received
         self._ended = ended
+        self._drained = drained
+        self._paused = False
+        """What was written waits for the other side, or for `open`."""
         self._gone = asyncio.get_running_loop().create_future()
         self._early = bytearray()
         self._over = False
@@ -50,7 +60,25 @@ class Line(asyncio.Protocol):
             self._transport.abort()
             return
         early, self._early = self._early, bytearray()
+        self._paused = False
         self._transport.write(early)
+        if not self._paused:
+            self._drained(self)
+
+    def pause_writing(self) -> None:
+        """Bytes wait for the other side."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """The other side has read most of them."""
+        self._paused = False
+        if not self._over:
+            self._drained(self)
+
+    @property
+    def takes_portions(self) -> bool:
+        """Little waits for the other side."""
+        return not self._paused and not self._over
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the other side."""
@@ -70,6 +98,7 @@ class Line(asyncio.Protocol):
             return
         if self._transport is None:
             self._early += data
+            self._paused = True
             waiting = len(self._early)
         else:
             self._transport.write(data)

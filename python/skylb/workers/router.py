@@ -30,7 +30,7 @@ from skylb.mesh.signing import Claims
 from skylb.router import Loads, Models, RequestRouter, Sink
 from skylb.types import Address, Peer, Replica
 from skylb.workers import protocol
-from skylb.workers.line import Line
+from skylb.workers.line import PORTION_BYTES, Line
 from skylb.workers.protocol import Asked, Listing, View
 
 log = logging.getLogger("skylb.workers")
@@ -210,14 +210,23 @@ class RemoteRouter(RequestRouter):
         return self._line is not None
 
     def attach(self, line: Line) -> None:
-        """An engine process is there. It gets all requests that have not ended."""
+        """An engine process is there. It gets all requests that have not ended, portion by portion."""
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
         self._line = line
         self._late_len = 0
-        self._engine.joined(monotonic_ns())
+        self._engine.joined()
+        self.drained(line)
+
+    def drained(self, line: Line) -> None:
+        """The line takes a portion of the requests that the engine process is still to get."""
+        if line is not self._line or not line.takes_portions:
+            return
+        more = self._engine.submit_again(PORTION_BYTES, monotonic_ns())
         self._post(urgent=True)
+        if more:
+            asyncio.get_running_loop().call_soon(self.drained, line)  # behind that, and others' turns
 
     def detach(self) -> None:
         """The engine process is gone."""
@@ -254,11 +263,22 @@ class RemoteRouter(RequestRouter):
     # ------------------------------------------------------------------------------ delivery
 
     def _deliver(self, effects: Sequence[_Decision | Note]) -> None:
+        """Delivers all; a request that fails takes only itself along.
+
+        Raises:
+            ExceptionGroup: some could not be delivered.
+        """
+        errors: list[Exception] = []
         for effect in effects:
-            if isinstance(effect, Note):
-                self._noted(protocol.decode_down(effect.payload))
-            elif (sink := self._sinks.get(effect.request_id)) is not None:
-                self._decided(sink, effect)
+            try:
+                if isinstance(effect, Note):
+                    self._noted(protocol.decode_down(effect.payload))
+                elif (sink := self._sinks.get(effect.request_id)) is not None:
+                    self._decided(sink, effect)
+            except Exception as error:  # noqa: BLE001 - whatever it is: it is raised below
+                errors.append(error)
+        if errors:
+            raise ExceptionGroup("decisions could not be delivered", errors)
 
     def _decided(self, sink: Sink, effect: _Decision) -> None:
         if isinstance(effect, Placed):

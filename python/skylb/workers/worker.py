@@ -186,7 +186,7 @@ class Worker:
         if self._line is not None:
             self._line.abort()
             self.router.detach()
-        self._line = line = Line(self._received, self._line_ended)
+        self._line = line = Line(self._received, self._line_ended, self.router.drained)
         self._serial = order.serial
         self.router.attach(line)
         self._tell_figures()

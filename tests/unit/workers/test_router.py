@@ -9,6 +9,7 @@ import pytest
 from skylb import _core
 from skylb._core import Recorder, Reject, RemoteEngine
 from skylb.types import Address, Replica
+from skylb.workers import line as lines
 from skylb.workers import protocol
 from skylb.workers import router as module
 from skylb.workers.line import Line
@@ -79,5 +80,68 @@ def test_what_fails_when_no_engine_process_has_come_in_time_is_refused(
                 assert reject.code == "engine_away"
             assert router.requests_len == 0
             await line.close()
+
+    asyncio.run(run())
+
+
+def test_any_amount_of_kept_requests_goes_out_as_the_engine_process_reads_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lines, "LINE_BYTES_MAX", 256 << 10)
+    monkeypatch.setattr(lines, "BUFFER_BYTES", 4096)
+    monkeypatch.setattr(module, "PORTION_BYTES", 4096)
+    count, ended = 150, []
+
+    async def run() -> None:
+        worker = RemoteEngine(SECRET, 64, 1_000, False)
+        recorder = Recorder(_core.LOG_OFF, 1, "predictive", 0)
+        router = RemoteRouter(worker, recorder, retry_after_s=1, changed=lambda _: None)
+        for number in range(count):
+            asked = body(messages=[{"role": "user", "content": f"{number} " * 20_000}])
+            router.submit(Sink(), request(head(length=len(asked)), start_ns=number), asked)
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        line = Line(lambda *_: None, lambda _, why: ended.append(why), router.drained)
+        router.attach(line)
+        await line.open(ours.detach())
+        engine = engine_process([URL])
+        loop = asyncio.get_running_loop()
+        with theirs:
+            received = 0
+            async with asyncio.timeout(60):
+                while engine.requests_len < count:
+                    mail = await loop.sock_recv(theirs, 65536)
+                    assert mail, "the line has ended"
+                    received += len(mail)
+                    _, _, fault = engine.serve(1, mail, recorder, 4)
+                    assert fault is None
+            assert received > lines.LINE_BYTES_MAX
+            await line.close()
+
+    asyncio.run(run())
+    assert ended == []
+
+
+def test_a_request_that_fails_takes_no_other_decision_of_the_same_read_along() -> None:
+    class Failing(Sink):
+        def submitted(self) -> None:
+            raise RuntimeError("no")
+
+    async def run() -> None:
+        worker = RemoteEngine(SECRET, 64, 1_000, False)
+        recorder = Recorder(_core.LOG_OFF, 1, "predictive", 0)
+        router = RemoteRouter(worker, recorder, retry_after_s=1, changed=lambda _: None)
+        worker.joined()
+        sinks = [Failing(), Sink()]
+        for sink in sinks:
+            router.submit(sink, request(head(length=len(body())), start_ns=3), body())
+        engine = engine_process([URL])
+        engine.tell_worker(1, protocol.encode(VIEW))
+        engine.serve(1, worker.take_mail(recorder), recorder, 4)
+        with pytest.raises(ExceptionGroup) as found:
+            router.receive(engine.take_mail(1))
+        assert [str(error) for error in found.value.exceptions] == ["no"]
+        assert [sink.said.get_nowait()[0] for sink in sinks] == ["pushed", "submitted"]
+        assert sinks[1].said.get_nowait()[0] == "pushed"
 
     asyncio.run(run())

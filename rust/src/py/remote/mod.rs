@@ -3,6 +3,7 @@
 mod continuing;
 mod receive;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
@@ -52,6 +53,8 @@ struct Live {
     request: Py<Request>,
     submitted: Submitted,
     stand: Stand,
+    /// The engine process is still to get it.
+    to_come: bool,
     journey: Journey,
 }
 
@@ -71,6 +74,8 @@ pub(super) struct RemoteEngine {
     /// Tenants whose streams do not go on.
     excluded: HashSet<String>,
     live: HashMap<u64, Live>,
+    /// Those that the engine process is still to get.
+    to_come: VecDeque<u64>,
     inbox: Inbox,
     outbox: Vec<u8>,
     /// An engine process takes reports.
@@ -96,6 +101,7 @@ impl RemoteEngine {
             continuing: false,
             excluded: HashSet::new(),
             live: HashMap::new(),
+            to_come: VecDeque::new(),
             inbox: Inbox::default(),
             outbox: Vec::new(),
             there: false,
@@ -198,6 +204,7 @@ impl RemoteEngine {
             request: kept,
             submitted: Submitted::new(written.split_off(frame::LENGTH_BYTES)),
             stand: Stand::Waits,
+            to_come: false,
             journey: Journey::default(),
         };
         self.live.insert(number, live);
@@ -213,7 +220,7 @@ impl RemoteEngine {
         };
         live.journey.first_byte();
         live.submitted.started();
-        if live.stand != Stand::Unknown {
+        if live.is_reported() {
             let response_id = relay.inner.response_id();
             self.put(&Up::FirstByte {
                 number,
@@ -263,7 +270,7 @@ impl RemoteEngine {
             .map_or_else(Vec::new, |relay| relay.inner.take_answer());
         let number = request.id.0;
         let live = self.live.remove(&number);
-        if live.is_some_and(|live| live.stand != Stand::Unknown) {
+        if live.is_some_and(|live| live.is_reported()) {
             let hashes = Hashes::bytes_of(&answer);
             let told = relay
                 .as_deref()
@@ -312,26 +319,38 @@ impl RemoteEngine {
         self.there = false;
         self.inbox = Inbox::default();
         self.outbox.clear();
+        self.to_come.clear();
     }
 
-    #[pyo3(signature = (now_ns, /))]
-    fn joined(&mut self, py: Python<'_>, now_ns: u64) {
+    fn joined(&mut self) {
         self.there = true;
-        let mut numbers: Vec<u64> = self.live.keys().copied().collect();
+        let mut numbers = Vec::with_capacity(self.live.len());
+        for (number, live) in &mut self.live {
+            live.to_come = matches!(live.stand, Stand::Waits | Stand::AtReplica);
+            if live.to_come {
+                numbers.push(*number);
+            } else {
+                live.stand = Stand::Unknown;
+            }
+        }
         numbers.sort_unstable(); // in the order in which they came
-        for number in numbers {
+        self.to_come = numbers.into();
+    }
+
+    #[pyo3(signature = (bytes_max, now_ns, /))]
+    fn submit_again(&mut self, py: Python<'_>, bytes_max: usize, now_ns: u64) -> bool {
+        while self.outbox.len() < bytes_max {
+            let Some(number) = self.to_come.pop_front() else {
+                return false;
+            };
             let Some(live) = self.live.get_mut(&number) else {
                 continue;
             };
+            live.to_come = false;
             let request = live.request.borrow(py);
-            let course = &request.life;
-            match live.stand {
-                Stand::Waits | Stand::AtReplica => {
-                    live.put_again(&mut self.outbox, course, now_ns);
-                }
-                Stand::AtPeer | Stand::Unknown => live.stand = Stand::Unknown,
-            }
+            live.put_again(&mut self.outbox, &request.life, now_ns);
         }
+        !self.to_come.is_empty()
     }
 
     #[getter]
@@ -369,6 +388,11 @@ impl RemoteEngine {
 }
 
 impl Live {
+    /// The engine process knows it, and gets reports of it.
+    fn is_reported(&self) -> bool {
+        self.stand != Stand::Unknown && !self.to_come
+    }
+
     /// Submits it again, as far as it has come; `life`: its course.
     fn put_again(&self, out: &mut Vec<u8>, life: &Life, now_ns: u64) {
         let waits_ns = life.held_since_ns.map_or(0, |at| now_ns.saturating_sub(at));
@@ -393,8 +417,9 @@ impl RemoteEngine {
     /// Has the engine process decide about a request whose attempt has failed. One that it does not know is submitted
     /// again.
     fn ask(&mut self, course: &Life, report: &Up<'_>, number: u64) {
-        let Some(live) = self.live.get_mut(&number).filter(|_| self.there) else {
-            return self.wait(number); // the next engine process gets it
+        let live = self.live.get_mut(&number);
+        let Some(live) = live.filter(|live| self.there && !live.to_come) else {
+            return self.wait(number); // the next engine process gets it, or this one does when its turn comes
         };
         match std::mem::replace(&mut live.stand, Stand::Waits) {
             Stand::Unknown => live.put_again(&mut self.outbox, course, 0),
