@@ -165,6 +165,30 @@ def test_the_end_waits_for_streams_at_all_workers() -> None:
         assert front.child.popen.wait(PATIENCE_S) == 0
 
 
+def test_the_end_waits_for_a_client_of_whom_the_engine_process_has_not_heard_yet() -> None:
+    """Workers report their connections twice a second; this one has been there for a moment."""
+
+    async def run(front: Balancer) -> None:
+        connection = await Connection.open(front.port)
+        assert (await connection.ask(HELLO)).status == 200, "it is accepted"
+        connection.writer.write(HELLO[:-5])
+        front.child.send(signal.SIGTERM)
+        await asyncio.sleep(1)  # a slow client
+        answer = await connection.ask(HELLO[-5:])
+        await connection.close()
+        assert answer.status == 200, answer
+
+    with workers(replicas=("--profile", "instant")) as front:
+        asyncio.run(run(front))
+        assert front.child.popen.wait(PATIENCE_S) == 0
+
+
+def test_a_balancer_without_clients_ends_at_once() -> None:
+    with workers(2, "--drain-timeout-s", "120", replicas=("--profile", "instant")) as front:
+        front.child.send(signal.SIGTERM)
+        assert front.child.popen.wait(PATIENCE_S) == 0
+
+
 def test_all_processes_end_with_their_supervisor() -> None:
     def alive(pid: int) -> bool:
         try:

@@ -295,8 +295,11 @@ class Hub:
 
     @property
     def connections_len(self) -> int:
-        """Open connections of clients, at all workers."""
-        return self.gauge("connections")
+        """Open connections of clients, at all workers; not less than workers that have a line.
+
+        A worker may have accepted one since it has reported. It closes its line when it has drained.
+        """
+        return max(self.gauge("connections"), self.lines_len)
 
     def hold(self, *, holds: bool) -> None:
         """Workers accept no connections, or do again."""
