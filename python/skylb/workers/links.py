@@ -19,6 +19,10 @@ PAUSE_S = 0.1
 """Before something is tried again that has failed soon; twice as long each time."""
 PAUSE_MAX_S = 5.0
 
+LINE_PAUSE_MAX_S = 1.0
+"""Before a line is made anew, at most. A worker without a line accepts connections, and its requests wait for
+`PATIENCE_S`: behind that it would refuse them at once, be free first, and get the most."""
+
 LASTING_S = 10.0
 """What has lasted so long has not failed at once."""
 
@@ -126,4 +130,4 @@ class Links:
 
 
 def _pause_s(failures: int) -> float:
-    return min(PAUSE_S * (1 << min(failures, 10)), PAUSE_MAX_S)
+    return min(PAUSE_S * (1 << min(failures, 10)), LINE_PAUSE_MAX_S)
