@@ -20,6 +20,9 @@ from skylb.options import CONFIG_BYTES_MAX, CONFIG_VARIABLE
 
 EXIT_FAILURE = 1
 EXIT_CONFIG = 2
+EXIT_VERSION = 3
+"""Of a process that a supervisor of another version has started."""
+
 EXIT_INTERRUPTED = 130
 EXIT_PIPE = 141
 """What a shell shows for a process that SIGPIPE ended."""

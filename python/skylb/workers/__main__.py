@@ -1,4 +1,4 @@
-"""What the supervisor starts, ``python -m skylb.workers DESCRIPTOR``: it waits for its `Boot`."""
+"""What the supervisor starts, ``python -m skylb.workers DESCRIPTOR VERSION``: it waits for its `Boot`."""
 
 import asyncio
 import signal
@@ -6,8 +6,9 @@ import sys
 
 import uvloop
 
+from skylb._core import __version__
 from skylb.errors import ConfigError, SkyLBError
-from skylb.output import EXIT_CONFIG, EXIT_FAILURE, print_faults, tell_crashes_in_json
+from skylb.output import EXIT_CONFIG, EXIT_FAILURE, EXIT_VERSION, print_faults, tell_crashes_in_json
 from skylb.workers import engine, worker
 from skylb.workers.child import SUPERVISORS, Channel
 
@@ -16,6 +17,8 @@ def main() -> int:
     """Becomes a worker or the engine process; the exit status."""
     for number in SUPERVISORS:
         signal.signal(number, signal.SIG_IGN)
+    if sys.argv[2:] != [__version__]:
+        return EXIT_VERSION  # the supervisor has the words: it knows the form of the log
     channel = Channel(int(sys.argv[1]))
     try:
         boot, descriptors = channel.boot()

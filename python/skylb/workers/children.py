@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from skylb._core import __version__
 from skylb.clock import monotonic_ns
 from skylb.config import child_environment
 from skylb.workers import orders
@@ -90,7 +91,9 @@ class Child:
 async def spawn(reported: Callable[[Child, Report], None]) -> Child:
     """Starts a process that loads everything, and waits for its `Boot`.
 
-    It has a session of its own: the keys of a terminal reach the supervisor alone.
+    Where another version was installed meanwhile, it ends with status `EXIT_VERSION`: it would read orders
+    and settings in another way. It has a session of its own: the keys of a terminal reach the supervisor
+    alone.
 
     Raises:
         OSError: the process cannot be started.
@@ -102,6 +105,7 @@ async def spawn(reported: Callable[[Child, Report], None]) -> Child:
             "-m",
             "skylb.workers",
             str(theirs.fileno()),
+            __version__,
             stdin=asyncio.subprocess.DEVNULL,
             env=child_environment(),
             pass_fds=[theirs.fileno()],

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from skylb import parts
+from skylb._core import __version__
 from skylb.clock import monotonic_ns
 from skylb.config import HANDOVER_VARIABLE, Settings, all_environment
 from skylb.errors import SkyLBError, TaskFailedError
@@ -24,6 +25,7 @@ from skylb.handover.taker import Heritage, inherit
 from skylb.inherited import passed
 from skylb.keyfiles import read_keys
 from skylb.notify import Notifier
+from skylb.output import EXIT_VERSION
 from skylb.ports import Ports
 from skylb.tasks import TaskGroup
 from skylb.workers.child import BEAT_S
@@ -393,6 +395,8 @@ def _name(number: int) -> str:
 
 
 def _said(status: int) -> str:
+    if status == EXIT_VERSION:
+        return f"exit status {status}: another version than {__version__} is installed; hand over to it"
     return f"exit status {status}" if status >= 0 else f"signal {-status}"
 
 
