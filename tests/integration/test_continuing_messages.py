@@ -14,6 +14,7 @@ import pytest
 from tests.integration.test_continuing import FAST, ON, SLOW, TOKENS, WHOLE, reason
 from tests.support.cutting import Cut, cutting
 from tests.support.processes import Balancer, balancer, eventually, mocks, post_stream, start_mocks
+from tests.support.workers import pids
 
 PARTS = [{"type": "text", "text": "go on "}, {"type": "text", "text": "then"}]
 BY_TEXT = [*ON, "--continue-by-text"]
@@ -59,11 +60,14 @@ def nameless(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return events
 
 
-@pytest.fixture(scope="module")
-def cuts() -> Iterator[tuple[Balancer, list[Cut], str]]:
+@pytest.fixture(scope="module", params=[0, 2], ids=["one process", "two workers"])
+def cuts(request: pytest.FixtureRequest) -> Iterator[tuple[Balancer, list[Cut], str]]:
     """Two replicas behind proxies that cut, and the first one itself."""
+    processes = ["--workers", str(request.param)] if request.param else []
     with mocks(2, *FAST) as urls, cutting(urls[0]) as one, cutting(urls[1]) as two:
-        with balancer(one.url, two.url, arguments=BY_TEXT) as front:
+        with balancer(one.url, two.url, arguments=[*BY_TEXT, *processes]) as front:
+            if processes:
+                eventually(lambda: len(pids(front)) == request.param, what="workers")
             yield front, [one, two], urls[0]
 
 
@@ -86,7 +90,7 @@ def test_a_message_that_is_cut_at_any_event_is_one_message(cuts: tuple[Balancer,
         assert nameless(hear(front.url, body)) == whole, f"cut after {position} events"
         for cut in both:
             cut.after = None
-    assert front.metric("skylb_streams_continued_total") >= 12
+    eventually(lambda: front.metric("skylb_streams_continued_total") >= 12, what="they are counted")
     assert reason(front) == {}
     eventually(lambda: front.metric("skylb_kept_bytes") == 0, what="nothing kept")
 
@@ -122,7 +126,10 @@ def test_without_its_switch_a_message_ends_as_ever() -> None:
         assert reason(front) == {"route": 1}
 
 
-def test_the_sdk_of_anthropic_notices_nothing_of_replicas_that_are_killed_or_stopped() -> None:
+@pytest.mark.parametrize("processes", [[], ["--workers", "2"]], ids=["one process", "two workers"])
+def test_the_sdk_of_anthropic_notices_nothing_of_replicas_that_are_killed_or_stopped(
+    processes: list[str],
+) -> None:
     """Three replicas: one is killed under its streams, one is stopped, and the third goes on with all."""
     with ExitStack() as stack:
         children, urls = [], []
@@ -131,7 +138,8 @@ def test_the_sdk_of_anthropic_notices_nothing_of_replicas_that_are_killed_or_sto
             stack.callback(child.stop)
             children.append(child)
             urls.append(url)
-        front = stack.enter_context(balancer(*urls, arguments=[*BY_TEXT, "--timeout-stream-idle-s", "2"]))
+        flags = [*BY_TEXT, "--timeout-stream-idle-s", "2", *processes]
+        front = stack.enter_context(balancer(*urls, arguments=flags))
         begun = threading.Semaphore(0)
 
         def read(number: int) -> tuple[str, int, str | None]:
