@@ -37,23 +37,36 @@ impl Origin {
     }
 }
 
-/// Room elsewhere that has not been given to those who leave, by model and by regions that may be used.
+/// Whose room it is: a model's, in regions that may be used.
+type Key = (Option<ModelId>, u64);
+
+fn key_of(demand: &Demand) -> Key {
+    (demand.model, demand.regions)
+}
+
+/// Room elsewhere that has not been given to those who leave, and whether one of them waits for more.
 #[derive(Debug, Default)]
-pub(in crate::engine) struct Room(Vec<((Option<ModelId>, u64), u64)>);
+pub(in crate::engine) struct Room(Vec<(Key, u64, bool)>);
 
 impl Room {
-    /// Takes room for one request; whether there was some. `all`: how much there is at first.
-    pub(in crate::engine) fn take(&mut self, demand: &Demand, all: impl FnOnce() -> u64) -> bool {
-        let key = (demand.model, demand.regions);
-        let known = self.0.iter().position(|(of, _)| *of == key);
+    /// Takes room for one request, or the one place of those that wait; whether there was some. `all`: how much room
+    /// there is at first, and whether one waits.
+    pub(in crate::engine) fn take(
+        &mut self,
+        demand: &Demand,
+        all: impl FnOnce() -> (u64, bool),
+    ) -> bool {
+        let key = key_of(demand);
+        let known = self.0.iter().position(|(of, ..)| *of == key);
         let position = known.unwrap_or_else(|| {
-            self.0.push((key, all()));
+            let (left, waits) = all();
+            self.0.push((key, left, waits));
             self.0.len() - 1
         });
-        let (_, left) = &mut self.0[position];
+        let (_, left, waits) = &mut self.0[position];
         let found = *left > 0;
         *left = left.saturating_sub(1);
-        found
+        found || !std::mem::replace(waits, true)
     }
 }
 
@@ -68,10 +81,12 @@ impl Requests {
         leaving.into_iter().map(|(_, id)| id).collect()
     }
 
-    /// A stream that was given up waits for a place to go on.
-    pub(in crate::engine) fn one_waits(&self) -> bool {
-        let waits =
-            |request: &Request| request.is_cut() && matches!(request.phase, Phase::Held { .. });
+    /// A stream that was given up waits for a place to go on, which may be where this one could go.
+    pub(in crate::engine) fn one_waits(&self, demand: &Demand) -> bool {
+        let waits = |request: &Request| {
+            let held = matches!(request.phase, Phase::Held { .. });
+            held && request.is_cut() && key_of(&request.demand) == key_of(demand)
+        };
         self.iter().any(|(_, request)| waits(request))
     }
 

@@ -158,6 +158,20 @@ impl Request {
         }
     }
 
+    /// Its driver has been asked to give its attempt up.
+    pub(in crate::engine) fn withdrawn(&self) -> bool {
+        match &self.phase {
+            Phase::InFlight(attempt) => attempt.withdrawn,
+            Phase::Away(away) => away.withdrawn,
+            Phase::Between | Phase::Looking | Phase::Held { .. } => false,
+        }
+    }
+
+    /// If its attempt is given up, another one may follow.
+    pub(in crate::engine) fn has_tries(&self) -> bool {
+        self.attempts < self.attempts_max || self.started()
+    }
+
     /// It is at a replica or at a peer.
     pub(in crate::engine) fn is_under_way(&self) -> bool {
         matches!(self.phase, Phase::InFlight(_) | Phase::Away(_))

@@ -66,15 +66,15 @@ impl Router {
         }
     }
 
-    /// What may leave a replica, the eldest first: what has not begun and may be sent again, and streams that can
-    /// go on elsewhere; whether they have begun.
+    /// What may leave a replica, the eldest first: what has not begun and may be sent again, once, and streams that
+    /// can go on elsewhere, as often as it takes until their drivers can; whether they have begun.
     fn leaving(&self, slot: ReplicaSlot) -> Vec<(RequestId, bool)> {
         let begun = |request: &Request| match &request.phase {
-            Phase::InFlight(attempt) if attempt.slot == slot && !attempt.withdrawn => {
+            Phase::InFlight(attempt) if attempt.slot == slot => {
                 let may = if attempt.started {
                     request.continues
                 } else {
-                    request.retry_safe
+                    request.retry_safe && !attempt.withdrawn
                 };
                 may.then_some(attempt.started)
             }
@@ -108,7 +108,7 @@ impl Router {
             return false;
         };
         let forwarded = request.deadline_ns.is_some();
-        let left = request.attempts < request.attempts_max || request.started();
+        let left = request.has_tries();
         let tried = self.fleet.member(slot).map(Member::id);
         forwarded || (left && self.elsewhere(id, tried, now))
     }

@@ -51,26 +51,33 @@ impl Router {
 
     fn send_away(&mut self, origin: &Origin, ends: bool, now: Instant, out: &mut Vec<Effect>) {
         let mut room = Room::default();
-        let mut one_waits = self.requests.one_waits();
         for id in self.requests.leaving(origin) {
-            if !self.has_elsewhere(id, origin, now) {
-                continue;
-            }
-            let Some(request) = self.requests.get(id).filter(|_| !ends) else {
-                self.counters.left_on_notice += u64::from(self.give_up(id, out));
-                continue;
-            };
-            if request.continuations() >= DEPARTURES_MAX {
-                continue;
-            }
-            let found = room.take(&request.demand, || {
-                self.room_elsewhere(request, origin, now)
-            });
-            if found || !one_waits {
-                one_waits |= !found;
+            let may = self.has_elsewhere(id, origin, now)
+                && (ends || self.has_turn(id, origin, &mut room, now));
+            if may {
                 self.counters.left_on_notice += u64::from(self.give_up(id, out));
             }
         }
+    }
+
+    /// It leaves now what an operator wants empty: others have room, or nobody waits for room yet.
+    ///
+    /// One whose driver could not let it go at an earlier look takes nothing of the room: it may be unable still.
+    /// Neither does a peer's. Its origin finds another place for it.
+    fn has_turn(&self, id: RequestId, origin: &Origin, room: &mut Room, now: Instant) -> bool {
+        let Some(request) = self.requests.get(id) else {
+            return false;
+        };
+        if request.continuations() >= DEPARTURES_MAX {
+            return false;
+        }
+        if request.withdrawn() || request.deadline_ns.is_some() {
+            return true;
+        }
+        room.take(&request.demand, || {
+            let left = self.room_elsewhere(request, origin, now);
+            (left, self.requests.one_waits(&request.demand))
+        })
     }
 
     /// A place could take it, with room or without.
@@ -81,9 +88,10 @@ impl Router {
         let Some(request) = self.requests.remove(id) else {
             return false;
         };
+        let forwarded = request.deadline_ns.is_some();
         let found = match origin {
             Origin::Peers(_) => self.untried(&request, now),
-            _ => request.deadline_ns.is_some() || self.peers_serve(&request, now),
+            _ => forwarded || (request.has_tries() && self.peers_serve(&request, now)),
         };
         self.requests.insert(id, request);
         found
@@ -92,8 +100,7 @@ impl Router {
     /// Room for such a request at peers, and at replicas here that are not left.
     fn room_elsewhere(&self, request: &Request, origin: &Origin, now: Instant) -> u64 {
         let name = self.fleet.name_of(request.demand.model);
-        let peers = name.filter(|_| !request.stays);
-        let there = peers.map_or(0, |name| {
+        let there = name.map_or(0, |name| {
             self.mesh
                 .room(name, request.demand.regions, &self.config, now)
         });

@@ -1,6 +1,7 @@
 //! Replicas that have been announced to end.
 
 use super::*;
+use crate::engine::requests::request::Given;
 
 fn withdrawn(effects: &[Effect]) -> Vec<u64> {
     let withdrawn = effects.iter().filter_map(|effect| match effect {
@@ -147,5 +148,40 @@ fn a_replica_that_is_drained_within_a_time_is_left_as_others_have_room() {
     });
     assert_eq!(held, [hold(1)]);
     let later = drive.now + S;
-    assert_eq!(withdrawn(&drive.tick_at(later)), [0_u64; 0]);
+    assert_eq!(
+        withdrawn(&drive.tick_at(later)),
+        (2..=free as u64 + 1).collect::<Vec<_>>(),
+        "only those that were asked before"
+    );
+}
+
+#[test]
+fn a_stream_that_its_driver_cannot_let_go_does_not_hold_up_those_behind_it() {
+    let (mut drive, replica) = to_be_empty();
+    drive.observe(1, load(9, 9));
+    let leave = Some(Leave::Empties(drive.now));
+    assert_eq!(withdrawn(&drive.notice(replica, leave)), [1]);
+    for left in [vec![1, 2], vec![1, 2, 3], vec![1, 2, 3]] {
+        assert_eq!(withdrawn(&drive.tick_at(drive.now + S)), left);
+    }
+    assert_eq!(drive.counter("left_on_notice"), 3);
+}
+
+#[test]
+fn a_stream_of_another_model_that_waits_holds_up_nobody() {
+    let (mut drive, replica) = to_be_empty();
+    for replica in 0..2 {
+        drive.set_models(replica, &["m", "n"]);
+    }
+    drive.observe(1, load(9, 9));
+    assert_eq!(drive.submit("n"), [hold(4)]);
+    let request = drive.router.requests.get_mut(RequestId(4)).unwrap();
+    request.given = Some(Given {
+        cut: true,
+        continuations: 1,
+        usage: Usage::default(),
+        events: 1,
+    });
+    let leave = Some(Leave::Empties(drive.now));
+    assert_eq!(withdrawn(&drive.notice(replica, leave)), [1]);
 }
