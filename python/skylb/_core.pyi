@@ -271,7 +271,7 @@ class Request:
         """The client asks for a stream."""
     @property
     def refusal(self) -> str | None:
-        """Why its stream cannot go on elsewhere, if its body says so."""
+        """Why its stream cannot go on elsewhere: its body says so, or the context's length is missing."""
     @property
     def retry_safe(self) -> bool:
         """False for ``background`` and ``store: true``: never sent twice."""

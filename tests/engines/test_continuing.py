@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ from tests.support.cutting import Cut, cutting
 from tests.support.processes import Balancer, balancer, post_stream
 
 TOKENS = 64
+CONTEXT = 4096
+"""Of the engines: `COMMON`."""
 POSITIONS = range(1, 51)
 ANSWER_S = 300.0
 """Longest silence: an engine beside other work takes its time."""
@@ -132,6 +135,37 @@ def test_an_answer_with_several_tokens_in_an_event_goes_on_too(
     """The last of them may end within a character: the engine is asked for their text."""
     body = asked(stream_interval=3)
     assert cut_each(range(1, 20), body, "/v1/chat/completions", weighted, cuts, front) >= 19
+
+
+def test_a_chat_without_a_limit_goes_on_to_the_end_of_the_context(
+    weighted: list[Vllm], cuts: list[Cut], front: Balancer
+) -> None:
+    def count(times: int) -> int:
+        body = json.dumps({"model": "tiny", "messages": long(times)}).encode()
+        head = {"Content-Type": "application/json"}
+        with urllib.request.urlopen(
+            urllib.request.Request(f"{weighted[0].url}/tokenize", body, head)
+        ) as found:
+            return int(json.load(found)["count"])
+
+    few, many = count(1), count(51)
+    times = 1 + (CONTEXT - TOKENS - few) * 50 // (many - few)
+    body = asked(messages=long(times))
+    del body["max_tokens"]
+    whole = hear(weighted[0].url, body)
+    assert len(whole.ids) == CONTEXT - count(times) >= TOKENS
+    before = sum(cut.done for cut in cuts)
+    for cut in cuts:
+        cut.after = 25
+    check(hear(front.url, body), whole, "cut after 25 events")
+    for cut in cuts:
+        cut.after = None
+    assert sum(cut.done for cut in cuts) > before
+
+
+def long(times: int) -> list[dict[str, str]]:
+    """Messages whose prompt is so many times as long."""
+    return [{"role": "user", "content": " ".join([PROMPT] * times)}]
 
 
 def cut_each(

@@ -314,3 +314,24 @@ def test_a_stream_goes_on_here_when_the_peer_that_serves_it_dies() -> None:
             line = eventually(us.front.log, what="a line of the log")[-1]
             assert (line["continued"], line["continued_from"]) == (1, "eu")
             assert line["replica"] == near[0]
+
+
+def test_a_chat_without_a_limit_goes_on_to_its_own_end(pair: tuple[Balancer, str]) -> None:
+    body = asked(number=77)
+    del body["max_tokens"], body["ignore_eos"]
+    whole = hear(pair[0].url, body)  # at whichever replica; long enough to be more than the default of 16
+    assert whole.errors == []
+    heard = cut_one(*pair, body)
+    assert heard.errors == []
+    assert (heard.finishes, heard.ends) == (["stop"], 1)
+    assert heard.text == whole.text
+    assert len(heard.text) > 4 * (7 + 16)
+
+
+def test_a_completion_whose_limit_is_null_has_sixteen_tokens(pair: tuple[Balancer, str]) -> None:
+    front, bad = pair
+    body = asked(5, prompt="one prompt of a few words", max_tokens=None)
+    del body["messages"], body["ignore_eos"]
+    heard = cut_one(front, bad, body, "/v1/completions")
+    assert heard.errors == []
+    assert (heard.finishes, heard.text) == (["length"], WHOLE[:64])

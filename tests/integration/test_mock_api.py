@@ -57,6 +57,9 @@ def test_the_openai_sdk_gets_completions_and_embeddings() -> None:
             text = "".join([chunk.choices[0].text async for chunk in stream])
             assert text == whole.choices[0].text
             assert len(text) == 20
+            null = await client.completions.create(model="mock", prompt="abcdefgh", max_tokens=None)
+            assert null.usage is not None
+            assert null.usage.completion_tokens == 16, "as without it"
             one = await client.embeddings.create(model="mock", input=["a", "b"])
             other = await client.embeddings.create(model="mock", input="b", encoding_format="float")
             assert one.data[1].embedding == other.data[0].embedding != one.data[0].embedding

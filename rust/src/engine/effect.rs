@@ -22,6 +22,8 @@ pub struct Push {
     pub match_blocks: u32,
     /// Predicted time from now to the first body byte, of a streamed answer.
     pub predicted_ttft_ns: Option<Span>,
+    /// Tokens of the model's context, as far as replicas here tell.
+    pub context_len: Option<u32>,
     /// What the shadow policy does with the request, if there is one.
     pub shadow: Option<Verdict>,
 }
@@ -41,6 +43,8 @@ pub struct Forward {
     pub match_blocks: u32,
     /// Until when the peer may hold it.
     pub deadline_ns: Instant,
+    /// Tokens of the model's context, as far as replicas here tell.
+    pub context_len: Option<u32>,
 }
 
 /// Answer the client; the engine has forgotten the request.

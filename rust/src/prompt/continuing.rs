@@ -9,7 +9,6 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
@@ -23,7 +22,7 @@ use crate::http::route::Route;
 
 /// Most bytes of a body's fields that a replica which goes on is sent as they are.
 const CARRIED_BYTES_MAX: usize = 16 * 1024;
-/// What `/v1/completions` generates without `max_tokens`.
+/// What `/v1/completions` generates where `max_tokens` is missing or null.
 const COMPLETION_TOKENS: u32 = 16;
 
 /// In which shape a stream was begun.
@@ -69,8 +68,8 @@ pub struct Plan {
     client_salt: Option<Box<str>>,
     /// Of the owner's prefix cache, where owners are isolated.
     owner_salt: Option<Box<str>>,
-    /// What stands for the prompt in a question for its ids, where they have to be asked for.
-    pub question: Option<Arc<[u8]>>,
+    /// What stands for the prompt in a question for its ids, where they have to be asked for, until it is charged.
+    pub question: Option<Box<[u8]>>,
     /// What asks for ids in the body as it came.
     pub ids_edits: Edits,
 }
@@ -219,8 +218,8 @@ fn plan(
         Form::Chat => {
             tokens(&members, "max_completion_tokens")?.or(tokens(&members, "max_tokens")?)
         }
-        Form::Text if !members.contains_key("max_tokens") => Some(COMPLETION_TOKENS),
-        Form::Text | Form::Messages => tokens(&members, "max_tokens")?,
+        Form::Text => tokens(&members, "max_tokens")?.or(Some(COMPLETION_TOKENS)),
+        Form::Messages => tokens(&members, "max_tokens")?,
     };
     let question = match form {
         Form::Messages => Some(question(&members)?.into()),
@@ -322,22 +321,32 @@ impl Plan {
         }
     }
 
+    /// The answer may fill the context: to go on with it, the length of the context has to be known.
+    #[must_use]
+    pub fn fills_context(&self) -> bool {
+        self.limit.is_none()
+    }
+
     /// The body for a replica that goes on, and what gives it its owner's salt. `None`: nothing is missing, the
-    /// answer has all its tokens.
+    /// answer has all its tokens; or it may fill the context, and `context_len` is not known.
     ///
-    /// `priority`: the engine is to get the body's.
+    /// `priority`: the engine is to get the body's. `context_len`: of the model, in tokens.
     #[must_use]
     pub fn body(
         &self,
         model: &str,
         (prompt, answer): (&[u32], &[u32]),
         priority: bool,
+        context_len: Option<u32>,
     ) -> Option<(Vec<u8>, Edits)> {
-        let given = u32::try_from(answer.len()).unwrap_or(u32::MAX);
-        let left = match self.limit {
-            Some(limit) => Some(limit.checked_sub(given).filter(|left| *left > 0)?),
-            None => None,
+        let count = |ids: &[u32]| u32::try_from(ids.len()).unwrap_or(u32::MAX);
+        let given = count(answer);
+        // `null` is 16 at `/v1/completions`. vLLM refuses a number above the context's length.
+        let limit = match self.limit {
+            Some(limit) => limit,
+            None => context_len?.saturating_sub(count(prompt)),
         };
+        let left = limit.checked_sub(given).filter(|left| *left > 0)?;
         let mut body = b"{".to_vec();
         let salt = self.client_salt.as_deref();
         let salt = salt.map_or_else(String::new, |salt| format!("\"cache_salt\":{salt},"));
@@ -357,7 +366,6 @@ impl Plan {
             }
             body.extend_from_slice(digits.format(*id).as_bytes());
         }
-        let left = left.map_or_else(|| "null".to_owned(), |left| left.to_string());
         body.extend_from_slice(format!("],\"max_tokens\":{left},").as_bytes());
         let tokens_min = self.tokens_min.saturating_sub(given);
         if tokens_min > 0 {

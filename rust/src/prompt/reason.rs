@@ -37,11 +37,13 @@ pub enum Reason {
     Prompt,
     /// Within a token's text, or within an event that is partly out.
     Boundary,
+    /// The answer may fill the context, whose length no replica tells.
+    Context,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Route,
         Self::Choices,
         Self::Logprobs,
@@ -59,6 +61,7 @@ impl Reason {
         Self::NoIds,
         Self::Prompt,
         Self::Boundary,
+        Self::Context,
     ];
 
     /// The word for it in metrics and logs.
@@ -82,6 +85,7 @@ impl Reason {
             Self::NoIds => "no_ids",
             Self::Prompt => "prompt",
             Self::Boundary => "boundary",
+            Self::Context => "context",
         }
     }
 }

@@ -13,9 +13,9 @@ use super::request::Request;
 use super::words::failure_of;
 use crate::prompt::Digest;
 use crate::prompt::class::Class;
-use crate::prompt::continuing::{Continuing, Form, Scope};
+use crate::prompt::continuing::{Continuing, Form, Reason, Scope};
 use crate::record::life::reason_named;
-use crate::relay::{Kept, Pool};
+use crate::relay::{Kept, Pool, Question};
 use crate::time::Instant;
 
 impl Request {
@@ -32,10 +32,30 @@ impl Request {
         let (digest, pool) = (self.digest()?, self.pool.as_ref()?);
         let plan = digest.plan()?;
         let shows = (plan.shows_ids, digest.include_usage);
-        Some(match &plan.question {
-            Some(question) => Kept::by_text(question, pool),
-            None => Kept::new(plan.form, shows, pool),
+        Some(match plan.form {
+            Form::Messages => Kept::by_text(self.question.as_ref()?, pool),
+            Form::Chat | Form::Text => Kept::new(plan.form, shows, pool),
         })
+    }
+
+    /// The body was read: what lets its stream go on is kept in this pool. What stands for its prompt is charged
+    /// there, or dropped.
+    pub(super) fn keep_in(&mut self, pool: Option<&Arc<Pool>>) {
+        self.pool = pool.map(Arc::clone);
+        let Some(said) = &mut self.said else {
+            return;
+        };
+        let question = match &mut said.digest.continuing {
+            Continuing::Planned(plan) => plan.question.take(),
+            _ => None,
+        };
+        if let (Some(question), Some(pool)) = (question, pool) {
+            self.question = Question::new(question, pool);
+            if self.question.is_none() {
+                self.pool = None;
+                said.digest.continuing = Continuing::Refused(Reason::BytesMax);
+            }
+        }
     }
 }
 
@@ -43,8 +63,11 @@ impl Request {
 impl Request {
     #[getter]
     fn refusal(&self) -> Option<&'static str> {
-        match self.digest()?.continuing {
+        match &self.digest()?.continuing {
             Continuing::Refused(reason) if self.forwarded.is_none() => Some(reason.word()),
+            Continuing::Planned(plan) if plan.fills_context() && self.context_len.is_none() => {
+                Some(Reason::Context.word())
+            }
             _ => None,
         }
     }
@@ -54,7 +77,9 @@ impl Request {
         let said = self.said.as_ref()?;
         let (digest, kept) = (&said.digest, relay.inner.kept()?);
         let priority = said.believed && !Class::is_bound(said.highest);
-        let (body, salt_edits) = digest.plan()?.body(&digest.model, kept.ids(), priority)?;
+        let plan = digest.plan()?;
+        let body = plan.body(&digest.model, kept.ids(), priority, self.context_len);
+        let (body, salt_edits) = body?;
         self.salt_edits = salt_edits;
         self.continues = true;
         Some(PyBytes::new(py, &body))

@@ -143,8 +143,6 @@ impl Engine {
         digest.tail = Tail::default();
         request.life.class = class;
         let continues = request.forwarded.is_none() && digest.plan().is_some();
-        let kept = self.kept.as_ref().filter(|_| continues);
-        request.pool = kept.map(|(pool, _)| Arc::clone(pool));
         request.id = id;
         request.placed(
             Said {
@@ -156,6 +154,8 @@ impl Engine {
             },
             body.asks_usage(),
         );
+        let kept = self.kept.as_ref().filter(|_| continues);
+        request.keep_in(kept.map(|(pool, _)| pool));
         self.effects(py, now_ns)
     }
 
@@ -180,6 +180,7 @@ impl Engine {
         now_ns: Instant,
     ) -> Effects<'py> {
         request.life.first_byte(now_ns.ns());
+        request.question = None;
         let response_id = relay.inner.response_id();
         self.router.note_first_byte(request.id, now_ns);
         self.router

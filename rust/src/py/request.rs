@@ -20,7 +20,7 @@ use crate::prompt::class::Class;
 use crate::prompt::{AnswerStart, Digest, Edit, Edits, edited, moved};
 use crate::record::prompt::Prompt;
 use crate::record::{Ended, Life, Target};
-use crate::relay::{Options, Pool, Relay as EngineRelay};
+use crate::relay::{Options, Pool, Question, Relay as EngineRelay};
 use crate::time::{Instant, Span};
 
 /// What a body said, once its request is placed.
@@ -64,8 +64,12 @@ pub(super) struct Request {
     edited: bool,
     /// Where ids are kept, if its stream may go on elsewhere: the engine is asked for them.
     pub(super) pool: Option<Arc<Pool>>,
+    /// What stands for its prompt until the answer begins, where ids have to be asked for.
+    pub(super) question: Option<Arc<Question>>,
     /// A replica is asked to go on with its stream.
     pub(super) continues: bool,
+    /// Tokens of its model's context, as of its last placing.
+    pub(super) context_len: Option<u32>,
     /// What a replica is to get besides, as places in the body as it is sent.
     pub(super) salt_edits: Edits,
 }
@@ -193,7 +197,9 @@ impl Request {
             asks_usage: false,
             edited: false,
             pool: None,
+            question: None,
             continues: false,
+            context_len: None,
             salt_edits: Edits::new(),
         }
     }
@@ -323,6 +329,7 @@ impl Request {
         self.life.match_blocks = push.0.match_blocks;
         self.life.predicted_ttft_ns = push.0.predicted_ttft_ns.map(Span::ns);
         self.life.target = Some(Target::Replica(replica.into()));
+        self.context_len = push.0.context_len.or(self.context_len);
     }
 
     #[pyo3(signature = (forward, peer, /))]
@@ -331,6 +338,7 @@ impl Request {
         self.life.match_blocks = forward.0.match_blocks;
         self.life.predicted_ttft_ns = None;
         self.life.target = Some(Target::Peer(peer.into()));
+        self.context_len = forward.0.context_len.or(self.context_len);
     }
 
     #[pyo3(signature = (now_ns, /))]

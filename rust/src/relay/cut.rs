@@ -49,31 +49,39 @@ struct Responses<'a> {
     sequence_number: i64,
 }
 
+/// One error event of `/v1/messages`.
+pub(super) fn anthropic_error(error: StreamError<'_>) -> Vec<u8> {
+    let error = Anthropic {
+        r#type: "error",
+        error: AnthropicError {
+            r#type: match error.status {
+                429 => "rate_limit_error",
+                503 => "overloaded_error",
+                400..500 => "invalid_request_error",
+                _ => "api_error",
+            },
+            message: error.message,
+            code: error.code,
+        },
+    };
+    // Strings alone always serialise.
+    let json = serde_json::to_vec(&error).unwrap_or_default();
+    [&b"event: error\ndata: "[..], &json, b"\n\n"].concat()
+}
+
 /// One error event, in the shape of the API that was asked. JSON keeps line ends out of the data.
 ///
 /// `sequence_number`: of this event, where the API counts events.
 fn error_event(options: Options, error: StreamError<'_>, sequence_number: i64) -> Vec<u8> {
+    if options.anthropic {
+        return anthropic_error(error);
+    }
     let StreamError {
         message,
         code,
         status,
     } = error;
-    let (field, json) = if options.anthropic {
-        let error = Anthropic {
-            r#type: "error",
-            error: AnthropicError {
-                r#type: match status {
-                    429 => "rate_limit_error",
-                    503 => "overloaded_error",
-                    400..500 => "invalid_request_error",
-                    _ => "api_error",
-                },
-                message,
-                code,
-            },
-        };
-        (&b"event: error\ndata: "[..], serde_json::to_vec(&error))
-    } else if options.responses_api {
+    let (field, json) = if options.responses_api {
         let error = Responses {
             r#type: "error",
             code,

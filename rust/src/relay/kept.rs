@@ -21,7 +21,7 @@ use serde_json::value::RawValue;
 use super::anthropic::{Block, message_stop, only_begins};
 use super::chunk::{Choice, Chunk, data_of, has_text, ids_of, named_data_of};
 use super::ids::{Ids, Pool};
-use super::words::Words;
+use super::words::{Question, Words};
 use super::{events, verdict};
 use crate::prompt::continuing::{Form, Reason};
 
@@ -114,12 +114,9 @@ impl Kept {
 
     /// Of a stream of `/v1/messages` that begins. `question`: what stands for the prompt.
     #[must_use]
-    pub fn by_text(question: &Arc<[u8]>, pool: &Arc<Pool>) -> Self {
+    pub fn by_text(question: &Arc<Question>, pool: &Arc<Pool>) -> Self {
         let mut kept = Self::new(Form::Messages, (false, true), pool);
-        match Words::new(question, pool) {
-            Ok(words) => kept.words = Some(words),
-            Err(reason) => kept.refuse(reason),
-        }
+        kept.words = Some(Words::new(question));
         kept
     }
 
@@ -225,6 +222,9 @@ impl Kept {
         if let Some(status) = verdict::error(block) {
             if self.refusal().is_none() && status >= 500 {
                 self.failed = Some(status);
+            } else if self.form == Form::Messages && self.resumed {
+                let event = self.message_error(data_of(block).unwrap_or_default(), status);
+                self.put(&event, out);
             } else {
                 self.put(block, out);
             }
@@ -234,21 +234,18 @@ impl Kept {
             return self.pass_message(block, out);
         }
         let Some(data) = data_of(block) else {
-            self.refuse(Reason::NoIds);
-            return self.put(block, out);
+            return self.pass_unread(block, out);
         };
         if data == b"[DONE]" {
-            return match self.rest() {
-                Some(end) if self.form == Form::Messages => self.put(&end, out),
-                _ => {
-                    self.stage = Stage::Done;
-                    self.put(block, out);
-                }
+            let end = self.rest();
+            self.stage = Stage::Done;
+            return match (self.form, end) {
+                (Form::Messages, end) => self.put(&end.unwrap_or_default(), out),
+                _ => self.put(block, out),
             };
         }
         let Ok(chunk) = serde_json::from_slice::<Chunk<'_>>(data) else {
-            self.refuse(Reason::NoIds);
-            return self.put(block, out);
+            return self.pass_unread(block, out);
         };
         if let (true, Some(usage)) = (chunk.choices.is_empty(), &chunk.usage) {
             if !self.resumed {
@@ -275,6 +272,14 @@ impl Kept {
         } else {
             self.refuse(Reason::Boundary); // the client gets ids that may be generated again
             self.put(&event, out);
+        }
+    }
+
+    /// Passes on what is no event of this stream; a client of `/v1/messages` could not read it.
+    fn pass_unread(&mut self, block: &[u8], out: &mut Vec<u8>) {
+        self.refuse(Reason::NoIds);
+        if self.form != Form::Messages {
+            self.put(block, out);
         }
     }
 

@@ -6,7 +6,9 @@
 
 use super::anthropic::{Message, Told, named};
 use super::chunk::{Choice, has_text, named_data_of};
+use super::cut::{self, StreamError};
 use super::kept::{Kept, Stage};
+use super::verdict;
 use crate::prompt::continuing::Reason;
 
 impl Kept {
@@ -17,6 +19,9 @@ impl Kept {
             self.refuse(Reason::NoIds);
             return self.put(block, out);
         };
+        if told.r#type == "ping" {
+            return out.extend_from_slice(block); // it may come before what has to wait
+        }
         let waits = self.note_message(&told).unwrap_or_else(|reason| {
             self.refuse(reason);
             false
@@ -33,7 +38,6 @@ impl Kept {
         match told.r#type {
             "message_stop" => self.stage = Stage::Done,
             "message_delta" => self.stage = self.stage.max(Stage::Counted),
-            "ping" => {}
             _ if self.refusal.is_some() => {}
             "message_start" => self.note_start(told.message.as_ref())?,
             "content_block_start" => {
@@ -130,6 +134,17 @@ impl Kept {
             ),
         );
         end.into_bytes()
+    }
+
+    /// An error of `/v1/completions` in the shape of the stream, which ends with it.
+    pub(super) fn message_error(&mut self, data: &[u8], status: u16) -> Vec<u8> {
+        self.stage = Stage::Done;
+        let message = verdict::message_of(data);
+        cut::anthropic_error(StreamError {
+            message: message.as_deref().unwrap_or("the replica failed"),
+            code: "upstream_error",
+            status,
+        })
     }
 
     /// The answer has all tokens that it may have.

@@ -42,6 +42,7 @@ pub use head::{Fault, RESPONSE_HEAD_BYTES_MAX, RESPONSE_HEADERS_MAX};
 pub use ids::Pool;
 pub use kept::Kept;
 pub use reader::ResponseReader;
+pub use words::Question;
 
 /// Write the input itself.
 pub const FEED_WRITE_INPUT: u8 = 1;

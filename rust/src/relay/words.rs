@@ -12,11 +12,33 @@ use serde::Deserialize;
 use super::ids::{Ids, Pool};
 use crate::prompt::continuing::Reason;
 
+/// What stands for a prompt: members of a question for its ids. It is charged while it is kept.
+pub struct Question {
+    pool: Arc<Pool>,
+    text: Box<[u8]>,
+}
+
+impl Question {
+    /// `None`: there is no room for it.
+    #[must_use]
+    pub fn new(text: Box<[u8]>, pool: &Arc<Pool>) -> Option<Arc<Self>> {
+        pool.take(text.len()).then(|| {
+            let pool = Arc::clone(pool);
+            Arc::new(Self { pool, text })
+        })
+    }
+}
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        self.pool.give(self.text.len());
+    }
+}
+
 /// The text of an answer, and what stands for its prompt.
 pub(super) struct Words {
     pool: Arc<Pool>,
-    /// Members of a question for the prompt's ids.
-    question: Arc<[u8]>,
+    question: Arc<Question>,
     answer: String,
     /// Tokens of the prompt, as the stream said.
     pub(super) prompt_len: Option<usize>,
@@ -41,18 +63,15 @@ struct Tokens {
 }
 
 impl Words {
-    /// `Err`: there is no room for the question.
-    pub(super) fn new(question: &Arc<[u8]>, pool: &Arc<Pool>) -> Result<Self, Reason> {
-        let mut words = Self {
-            pool: Arc::clone(pool),
+    pub(super) fn new(question: &Arc<Question>) -> Self {
+        Self {
+            pool: Arc::clone(&question.pool),
             question: Arc::clone(question),
             answer: String::new(),
             prompt_len: None,
             prompt: None,
             charged: 0,
-        };
-        words.charge(question.len())?;
-        Ok(words)
+        }
     }
 
     fn charge(&mut self, bytes: usize) -> Result<(), Reason> {
@@ -75,7 +94,7 @@ impl Words {
         let model = serde_json::Value::from(model);
         let mut body = format!("{{\"model\":{model},").into_bytes();
         if self.prompt.is_none() {
-            body.extend_from_slice(&self.question);
+            body.extend_from_slice(&self.question.text);
             body.push(b'}');
         } else {
             let answer = serde_json::Value::from(self.answer.as_str());

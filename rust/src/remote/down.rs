@@ -34,6 +34,8 @@ pub enum Down<'a> {
         match_blocks: u32,
         /// Predicted time to the first body byte.
         predicted_ttft_ns: Option<u64>,
+        /// Tokens of the model's context.
+        context_len: Option<u32>,
         /// The replica may lack its model, and another could be tried.
         guessed: bool,
     },
@@ -51,6 +53,8 @@ pub enum Down<'a> {
         match_blocks: u32,
         /// Until when the peer may hold it.
         deadline_ns: u64,
+        /// See `Push`.
+        context_len: Option<u32>,
     },
     /// It waits.
     Hold(u64),

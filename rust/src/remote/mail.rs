@@ -128,6 +128,7 @@ fn message_of(effect: &Effect, guessed: impl Fn(RequestId) -> bool) -> Option<Do
             attempt: push.attempt,
             match_blocks: push.match_blocks,
             predicted_ttft_ns: push.predicted_ttft_ns.map(crate::time::Span::ns),
+            context_len: push.context_len,
             guessed: guessed(push.request),
         },
         Effect::Forward(forward) => Down::Forward {
@@ -137,6 +138,7 @@ fn message_of(effect: &Effect, guessed: impl Fn(RequestId) -> bool) -> Option<Do
             attempts_left: forward.attempts_left,
             match_blocks: forward.match_blocks,
             deadline_ns: forward.deadline_ns.ns(),
+            context_len: forward.context_len,
         },
         Effect::Hold(_) => Down::Hold(number),
         Effect::Reject(reject) => Down::Reject {

@@ -149,6 +149,7 @@ impl Oracle {
                 attempt: *attempt,
                 match_blocks: 0,
                 predicted_ttft_ns: None,
+                context_len: None,
                 shadow: None,
             }));
         }

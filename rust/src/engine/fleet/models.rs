@@ -113,6 +113,20 @@ impl Fleet {
         models.collect()
     }
 
+    /// Tokens of a model's context: the least that a replica which serves it tells. An adapter has that of the
+    /// others in its replica's list.
+    pub(in crate::engine) fn context_len(&self, id: Option<ModelId>) -> Option<u32> {
+        let model = self.models.get(id?.0 as usize)?;
+        let members = model.serving.iter().filter_map(|slot| self.member(*slot));
+        let lens = members.filter_map(|member| {
+            let listed = member.models();
+            let own = listed.iter().find(|(served, _)| Some(*served) == id);
+            let own = own.and_then(|(_, len)| *len);
+            own.or_else(|| listed.iter().filter_map(|(_, len)| *len).min())
+        });
+        lens.min()
+    }
+
     /// All models that are known.
     pub(in crate::engine) fn models(&self) -> impl Iterator<Item = (ModelId, &Model)> {
         self.models

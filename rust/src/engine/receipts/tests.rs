@@ -25,6 +25,7 @@ fn push(request: u64, attempt: u32) -> Effect {
         attempt,
         match_blocks: 0,
         predicted_ttft_ns: None,
+        context_len: None,
         shadow: None,
     })
 }

@@ -71,6 +71,7 @@ impl Router {
             attempts_left: 1,
             match_blocks: there.match_blocks,
             deadline_ns: now + left_ns,
+            context_len: self.fleet.context_len(Some(model)),
         }));
     }
 

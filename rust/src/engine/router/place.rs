@@ -459,6 +459,7 @@ impl Router {
             adopted: false,
         });
         let attempt = request.attempts;
+        let context_len = self.fleet.context_len(request.demand.model);
         let predicted_ttft_ns = request.demand.measured().then_some(forecast.ttft_ns);
         self.requests.insert(id, request);
         let push = Push {
@@ -467,6 +468,7 @@ impl Router {
             attempt,
             match_blocks,
             predicted_ttft_ns,
+            context_len,
             shadow: here.shadow,
         };
         if attempt > 1 && self.config.planted(Plant::PushedTwice) {

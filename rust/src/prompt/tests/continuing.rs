@@ -164,3 +164,38 @@ fn a_message_with_more_than_text_does_not_go_on() {
     }
     assert_eq!(question(&json!({}), false), Err(Reason::Route));
 }
+
+#[test]
+fn what_is_missing_of_an_answer_has_a_number_that_the_engine_takes() {
+    let left = |route, members: &str, context_len| {
+        let mut config = config();
+        config.continue_streams(Some(Arc::default()));
+        let body = format!("{{\"model\":\"m\",\"stream\":true,{members}}}");
+        let envelope = Envelope::new(route, Some(b"application/json"));
+        let digest = digest(&envelope, body.as_bytes(), &config, &mut Scratch::default()).unwrap();
+        let plan = digest.plan().unwrap();
+        let (body, _) = plan.body("m", (&[1, 2, 3], &[4, 5]), false, context_len)?;
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        Some(body["max_tokens"].as_u64().unwrap())
+    };
+    let (chat, text) = (Route::ChatCompletions, Route::Completions);
+    let messages = r#""messages":[{"role":"user","content":"hi"}]"#;
+    for (more, context_len, expected) in [
+        ("", Some(100), Some(95)),
+        ("", Some(5), None),
+        ("", None, None),
+        (r#","max_tokens":null"#, Some(100), Some(95)),
+        (r#","max_tokens":9"#, None, Some(7)),
+    ] {
+        let found = left(chat, &format!("{messages}{more}"), context_len);
+        assert_eq!(found, expected, "{more} {context_len:?}");
+    }
+    for (more, expected) in [
+        ("", 14),
+        (r#","max_tokens":null"#, 14),
+        (r#","max_tokens":9"#, 7),
+    ] {
+        let found = left(text, &format!(r#""prompt":"hi"{more}"#), Some(100));
+        assert_eq!(found, Some(expected), "{more}");
+    }
+}

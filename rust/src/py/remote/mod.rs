@@ -183,7 +183,6 @@ impl RemoteEngine {
         });
         let answer = AnswerStart::behind(&digest, &self.config);
         let ids = self.kept.as_ref().filter(|_| digest.plan().is_some());
-        let pool = ids.map(|(pool, _)| Arc::clone(pool));
         let believed = ask.trusted || self.believes_all;
         let prompt_blocks = digest.blocks.len();
         digest.tail = Tail::default();
@@ -196,9 +195,9 @@ impl RemoteEngine {
             highest: None,
         };
         request.prompt = prompt.map(Arc::new);
-        request.pool = pool;
         request.id = RequestId(number);
         request.placed(said, body.asks_usage());
+        request.keep_in(ids.map(|(pool, _)| pool));
         drop(request);
         let live = Live {
             request: kept,
@@ -214,6 +213,7 @@ impl RemoteEngine {
     #[pyo3(signature = (request, relay, now_ns, /))]
     fn first_byte(&mut self, request: &mut Request, relay: &Relay, now_ns: u64) {
         request.life.first_byte(now_ns);
+        request.question = None;
         let number = request.id.0;
         let Some(live) = self.live.get_mut(&number) else {
             return;

@@ -137,6 +137,7 @@ impl Live {
                 attempt,
                 match_blocks,
                 predicted_ttft_ns,
+                context_len,
                 guessed,
                 ..
             } => {
@@ -149,6 +150,7 @@ impl Live {
                     attempt,
                     match_blocks,
                     predicted_ttft_ns: predicted_ttft_ns.map(Span::from_ns),
+                    context_len,
                     shadow: None,
                 })
             }
@@ -158,6 +160,7 @@ impl Live {
                 attempts_left,
                 match_blocks,
                 deadline_ns,
+                context_len,
                 ..
             } => {
                 self.stand = Stand::AtPeer;
@@ -169,6 +172,7 @@ impl Live {
                     attempts_left,
                     match_blocks,
                     deadline_ns: Instant::from_ns(deadline_ns),
+                    context_len,
                 })
             }
             Down::Hold(_) => {

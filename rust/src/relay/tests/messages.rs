@@ -95,7 +95,7 @@ fn begun(pool: &Arc<Pool>) -> Relay {
         ..HTTP11
     };
     let mut relay = Relay::new(options, "id");
-    let question: Arc<[u8]> = Arc::from(&b"\"messages\":[]"[..]);
+    let question = Question::new(Box::from(&b"\"messages\":[]"[..]), pool).unwrap();
     relay.keep(Kept::by_text(&question, pool));
     relay
 }
@@ -283,4 +283,55 @@ fn of_a_text_beyond_the_bound_nothing_is_kept() {
     feed(&mut relay, &mut client, &wire(&message(9)[..5]), &[1 << 20]);
     assert_eq!(relay.refusal(), Some(Reason::BytesMax));
     assert_eq!(pool.bytes(), 0);
+}
+
+#[test]
+fn a_question_is_charged_once_as_long_as_anybody_keeps_it() {
+    let pool = Arc::new(Pool::new(10, 100));
+    assert!(Question::new(Box::from([0; 11]), &pool).is_none());
+    assert_eq!(pool.bytes(), 0);
+    let question = Question::new(Box::from([0; 10]), &pool).unwrap();
+    let kept = Kept::by_text(&question, &pool);
+    assert_eq!(pool.bytes(), 10);
+    drop(question);
+    assert_eq!(pool.bytes(), 10);
+    drop(kept);
+    assert_eq!(pool.bytes(), 0);
+}
+
+#[test]
+fn a_ping_passes_the_end_of_a_block_that_waits() {
+    let mut client = Client::default();
+    let mut relay = begun(&pool());
+    let mut events = message(2);
+    let at = events.len() - 2; // behind the end of the block
+    events.insert(at, named(&json!({"type": "ping"})));
+    feed(&mut relay, &mut client, &wire(&events[..=at]), &[1 << 20]);
+    let heard = String::from_utf8(client.bytes.clone()).unwrap();
+    assert!(heard.contains("ping"));
+    assert!(!heard.contains("content_block_stop"), "{heard}");
+    assert_eq!(relay.refusal(), None);
+}
+
+#[test]
+fn what_the_replica_that_goes_on_says_of_a_failure_is_an_event_of_the_message() {
+    let mut client = Client::default();
+    let mut relay = begun(&pool());
+    let begins = wire(&message(4)[..4]);
+    let begins = begins.strip_suffix(b"0\r\n\r\n").unwrap();
+    feed(&mut relay, &mut client, begins, &[1 << 20]);
+    relay.suspend();
+    while reply(&mut relay) {}
+    let mut then = Relay::new(relay.options, "id");
+    then.go_on(&mut relay);
+    let error = json!({"error": {"message": "too long", "type": "BadRequestError", "code": 400}});
+    let events = [format!("data: {error}\n\n"), "data: [DONE]\n\n".to_owned()];
+    assert!(feed(&mut then, &mut client, &wire(&events), &[1 << 20]));
+    let (body, ended) = client.body();
+    assert!(ended);
+    let (_, rest) = hear(&body); // each event has its name
+    let last = rest.last().unwrap();
+    assert_eq!(last["type"], "error");
+    assert_eq!(last["error"]["type"], "invalid_request_error");
+    assert_eq!(last["error"]["message"], "too long");
 }

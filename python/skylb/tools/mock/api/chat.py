@@ -22,6 +22,9 @@ from skylb.tools.mock.api.ids import Given, of_text, take_apart
 
 DONE = event(b"[DONE]")
 
+COMPLETION_TOKENS = 16
+"""Tokens of a completion whose ``max_tokens`` is missing or null, as in vLLM."""
+
 
 class ChatBody(msgspec.Struct):
     """The fields of a chat completion that change what a replica does."""
@@ -46,7 +49,7 @@ class CompletionBody(msgspec.Struct):
     model: str | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    max_tokens: int | None = 16
+    max_tokens: int | None = None
     min_tokens: int = 0
     ignore_eos: bool = False
     n: int | None = 1
@@ -80,7 +83,8 @@ def completion(context: Context, body: bytes) -> Shape:
     _one_choice(request.n)
     given = _one_prompt(request.prompt)
     prompt, answer = directed(given.text)
-    asked = _asked(request, request.max_tokens)
+    max_tokens = COMPLETION_TOKENS if request.max_tokens is None else request.max_tokens
+    asked = _asked(request, max_tokens)
     asked.given = given.answer
     call = decide(context.served, asked, prompt, answer)
     return _CompletionShape(call, context)

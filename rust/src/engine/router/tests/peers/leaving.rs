@@ -306,3 +306,74 @@ fn the_room_of_a_replica_that_leaves_is_granted_to_nobody_and_nothing_that_comes
     pair.tell();
     assert_eq!(pair.us.room(EU), 0);
 }
+
+#[test]
+fn a_request_of_a_peer_takes_no_room_from_those_that_leave_with_it() {
+    let mut pair = Pair::new(config(), (2, 1));
+    let forwarded = Forwarded {
+        hop: 1,
+        attempts_left: 1,
+        deadline_ns: Some(pair.us.now + 5 * S),
+        origin: Some(EU),
+    };
+    let ask = Ask {
+        forwarded: Some(forwarded),
+        ..ask(Route::ChatCompletions)
+    };
+    pushed(&pair.us.submit_as(ask, digest("m", &[])));
+    for id in 2..=3 {
+        pushed(&pair.us.submit("m"));
+        pair.us.streams(id);
+        pair.us.observe(0, idle());
+        pair.us.observe(1, idle());
+    }
+    pair.tell();
+    assert_eq!(pair.us.room(EU), 1);
+    let left = pair.us.evacuate("us", Span::ZERO);
+    let left: Vec<_> = left
+        .iter()
+        .map(|effect| effect.request().unwrap().0)
+        .collect();
+    assert_eq!(left, [1, 2, 3], "there is room for one, and one more waits");
+}
+
+#[test]
+fn a_request_without_another_try_is_not_asked_to_leave() {
+    for tries in [false, true] {
+        let mut pair = Pair::new(config(), (1, 2));
+        pushed(&pair.us.submit("m"));
+        let request = pair.us.router.requests.get_mut(RequestId(1)).unwrap();
+        if !tries {
+            request.attempts = request.attempts_max;
+        }
+        let left = pair.us.evacuate("us", Span::ZERO);
+        assert_eq!(left.len(), usize::from(tries));
+    }
+}
+
+#[test]
+fn the_length_of_the_context_is_told_with_each_place() {
+    let mut pair = Pair::new(config(), (1, 1));
+    let lists = [
+        ("m", Some(4_096)),
+        ("adapter", None),
+        ("other", Some(9_000)),
+    ];
+    let lists: Vec<_> = lists.map(|(name, len)| (name.to_owned(), len)).into();
+    pair.us.call(|router, now, out| {
+        router.set_listing(ReplicaId(0), ModelList::Whole(&lists), now, out);
+    });
+    let told = |effects: &[Effect]| match effects {
+        [Effect::Push(push)] => push.context_len,
+        [Effect::Forward(forward)] => forward.context_len,
+        other => panic!("no place: {other:?}"),
+    };
+    assert_eq!(
+        told(&pair.us.submit("adapter")),
+        Some(4_096),
+        "its base model's"
+    );
+    assert_eq!(told(&pair.us.submit("m")), Some(4_096), "at a peer");
+    let mut away = Pair::new(config(), (0, 1));
+    assert_eq!(told(&away.us.submit("m")), None, "no replica here lists it");
+}
