@@ -148,3 +148,44 @@ def codes(front: Balancer, key: str, text: str) -> list[str]:
         events = [json.loads(line[6:]) for line in answer if line.startswith(b"data: {")]
     assert not any(choice.get("token_ids") for event in events for choice in event.get("choices", ()))
     return [event["error"]["code"] for event in events if "error" in event]
+
+
+def test_a_message_leaves_its_replica_only_where_texts_can_be_made_tokens(two: dict[str, Child]) -> None:
+    """A front that passes `/v1/*` only: the stream stays, and ends whole."""
+    for url in two:
+        post(f"{url}/mock/faults", {"tokenize_status": 404})
+    with balancer(*two, arguments=BY_TEXT) as front:
+        events = message(front, two, 1)
+        assert events[-1]["type"] == "message_stop", events
+        assert front.metric("skylb_streams_continued_total") == 0
+        assert reason(front) == {}
+    for url in two:
+        post(f"{url}/mock/faults", {"tokenize_status": 200})
+    with balancer(*two, arguments=BY_TEXT) as front:
+        events = message(front, two, 2)
+        assert events[-1]["type"] == "message_stop", events
+        assert 'skylb_streams_continued_total{cause="withdrawn"} 1' in front.metrics()
+
+
+def message(front: Balancer, two: dict[str, Child], number: int) -> list[dict[str, Any]]:
+    """The events of one message; its replica is to be left once it has some text."""
+    events: list[dict[str, Any]] = []
+    for data in post_stream(f"{front.url}/v1/messages", asked_message(number, max_tokens=LONG)):
+        events.append(json.loads(data))
+        if len(events) == 8:
+            name = busy(two).removeprefix("http://")
+            post(f"{front.admin}/replicas/{name}/drain?within=0")
+    return events
+
+
+def test_a_replica_without_the_path_for_tokens_is_left_for_another_one() -> None:
+    with ExitStack() as stack:
+        (bad,) = stack.enter_context(mocks(1, *FAST, "--fault-cut-after-tokens", "7"))
+        (without,) = stack.enter_context(mocks(1, *FAST, "--fault-tokenize-status", "404"))
+        (good,) = stack.enter_context(mocks(1, *FAST))
+        front = stack.enter_context(balancer(bad, without, good, arguments=BY_TEXT))
+        for number in range(20):
+            events = hear_message(front.url, asked_message(number, max_tokens=20))
+            assert events[-1]["type"] == "message_stop", events
+        assert front.metric("skylb_streams_continued_total") >= 1
+        assert reason(front) == {}

@@ -3,7 +3,7 @@
 import json
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -223,3 +223,37 @@ def test_streams_of_a_replica_that_ends_go_on_before_its_end() -> None:
         under_way.whole()
         assert withdrawn(front) == there
         assert front.metric("skylb_streams_continued_total") == there, "none broke"
+
+
+def test_a_request_of_another_region_without_a_first_byte_is_served_elsewhere(pair: Regions) -> None:
+    us, eu = pair["us"], pair["eu"]
+    body = {"model": "mock", "messages": [{"role": "user", "content": "a whole answer"}], "max_tokens": 8}
+
+    def answer() -> int:
+        data = json.dumps(body).encode()
+        sent = urllib.request.Request(
+            f"{eu.front.url}/v1/chat/completions", data, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(sent, timeout=PATIENCE_S) as found:
+            return len(json.load(found)["choices"])
+
+    eventually(lambda: eu.peers()["us"]["room"] > 0, what="us takes requests")
+    failed = eu.front.metric('skylb_forwards_total{outcome="failed",peer="us"}')
+    eu.verb("/regions/eu/evacuate")
+    with ThreadPoolExecutor(1) as threads:
+        _freeze(us.replicas, on=True)
+        try:
+            waits = threads.submit(answer)
+            eventually(lambda: us.front.metric("skylb_replica_in_flight") == 1, what="it is at us")
+            eu.verb("/regions/eu/undrain")
+            us.verb("/regions/us/evacuate?within=0")
+            assert waits.result(timeout=PATIENCE_S) == 1
+        finally:
+            _freeze(us.replicas, on=False)
+    assert eu.front.metric('skylb_forwards_total{outcome="failed",peer="us"}') == failed
+
+
+def _freeze(urls: Sequence[str], *, on: bool) -> None:
+    for url in urls:
+        data = json.dumps({"freeze": on}).encode()
+        urllib.request.urlopen(urllib.request.Request(f"{url}/mock/faults", data, method="POST")).close()

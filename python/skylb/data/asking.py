@@ -19,6 +19,7 @@ from skylb.data.failures import failure_of
 from skylb.data.heads import Sending, head_for
 from skylb.data.leg import Leg
 from skylb.data.phases import WAIT, Phase
+from skylb.data.tokenizers import LACKS
 from skylb.upstream import Connection
 
 ANSWER_BYTES_MAX = 16 << 20
@@ -123,6 +124,11 @@ class Question:
         if failure is not None:
             asking.fail(failure, sent=True, status=status)
             return
+        if self._relay.lacks_ids:
+            context.tokenizers.answered(asking.request.model or "", status)
+            if status in LACKS:
+                asking.fail(_core.FAILURE_REFUSED, sent=True)  # another replica may have the path
+                return
         if not self._relay.replied(status, bytes(self._body)):
             asking.fail(_core.FAILURE_BAD_RESPONSE, sent=True)
             return

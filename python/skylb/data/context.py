@@ -13,6 +13,7 @@ from skylb.data.crossing import Crossing
 from skylb.data.failures import KeyRefusals
 from skylb.data.reading import Reading
 from skylb.data.tenants import Tenants
+from skylb.data.tokenizers import Tokenizers
 from skylb.router import RequestRouter
 from skylb.upstream import Pool
 
@@ -119,6 +120,7 @@ class Context:
     heard: set[int] = field(default_factory=set)
     """Replicas whose answers have gone on since the last sweep; at most as many as there are."""
     key_refusals: KeyRefusals = field(default_factory=KeyRefusals)
+    tokenizers: Tokenizers = field(default_factory=Tokenizers)
     ids: RequestIds = field(default_factory=request_ids)
     refused: int = 0
     """Requests that were refused for their head, or while their body came."""

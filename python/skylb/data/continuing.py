@@ -15,24 +15,23 @@ from skylb import _core
 from skylb._core import Recorder, Relay, Request
 from skylb.clock import monotonic_ns
 from skylb.data.context import Context
+from skylb.data.heads import Sending, head_for
 from skylb.data.leg import Leg
 from skylb.data.phases import PLACE, Client, Phase
+from skylb.data.tokenizers import Trial, question
 
 
-class Streaming(Protocol):
+class Streaming(Sending, Protocol):
     """A request whose stream has begun, as far as it can go on elsewhere."""
 
     body: bytes
-    body_digest: str | None
     charged: int
-    client: Client
     comment_ns: int
-    context: Context
     early_relay: Relay | None
     in_engine: bool
+    legs: list[Leg]
     phase: Phase
     phase_ns: int
-    request: Request
 
     def complete(
         self, outcome: int, status: int, code: str | None, *, relay: Relay | None, close: bool
@@ -43,6 +42,8 @@ class Streaming(Protocol):
 def attach(streaming: Streaming, relay: Relay) -> None:
     """A leg begins whose answer goes on with a stream that has begun."""
     before = streaming.early_relay
+    if relay.keeps and relay.lacks_ids:
+        _try(streaming)
     if before is None:
         return
     if before.keeps:
@@ -50,6 +51,17 @@ def attach(streaming: Streaming, relay: Relay) -> None:
         streaming.early_relay = relay
     else:
         relay.join()
+
+
+def _try(streaming: Streaming) -> None:
+    """Asks the replica of a stream that is kept as text for tokens, unless one of its model has answered."""
+    model = streaming.request.model or ""
+    tokenizers = streaming.context.tokenizers
+    if tokenizers.is_due(model, monotonic_ns()):
+        leg = streaming.legs[-1]
+        body = question(model)
+        head = head_for(streaming, leg, body, len(body), "/tokenize")
+        Trial(tokenizers, model, head + body).begin(leg.pool, leg.target)
 
 
 def go_on(streaming: Streaming, leg: Leg, failure: int, status: int) -> bool:
@@ -101,9 +113,15 @@ def end(ending: Ending, relay: Relay) -> bool:
     return True
 
 
-def may_leave(leg: Leg) -> bool:
+def may_leave(request: Request, leg: Leg) -> bool:
     """Whether the stream could go on elsewhere now, from where it is."""
-    return leg.relay.keeps and leg.relay.refusal is None
+    return leg.relay.keeps and leg.relay.refusal is None and request.refusal is None
+
+
+def may_be_left(context: Context, request: Request, leg: Leg) -> bool:
+    """Whether the stream may be withdrawn while it is sound: it is known that it can go on elsewhere."""
+    known = not leg.relay.lacks_ids or context.tokenizers.knows(request.model or "")
+    return known and may_leave(request, leg)
 
 
 def wait(streaming: Streaming) -> None:
@@ -132,7 +150,7 @@ class Prepared(Protocol):
 
 def prepare(streaming: Prepared, relay: Relay) -> str | None:
     """Makes the body for the replica that goes on, once its ids are known; why there is none."""
-    refusal = relay.refusal
+    refusal = relay.refusal or streaming.request.refusal
     if refusal is not None or relay.lacks_ids:
         return refusal
     body = streaming.request.continued(relay)

@@ -6,14 +6,15 @@ from skylb import _core
 from skylb._core import Relay, Request
 from skylb.clock import monotonic_ns
 from skylb.data.context import Context
-from skylb.data.continuing import may_leave
+from skylb.data.continuing import may_be_left
 from skylb.data.leg import Leg
-from skylb.data.phases import CONNECT, RELAY, WAIT, Phase
+from skylb.data.phases import CONNECT, RELAY, WAIT, Client, Phase
 
 
 class Ongoing(Protocol):
     """A request under way, as far as it can be given up."""
 
+    client: Client
     context: Context
     in_engine: bool
     legs: list[Leg]
@@ -61,6 +62,11 @@ def give_up(exchange: Ongoing, code: str, message: str) -> None:
 
 def withdraw(exchange: Ongoing) -> None:
     """Gives up an attempt: it is tried elsewhere. A stream that cannot go on elsewhere stays where it is."""
-    goes_on = exchange.phase is RELAY and may_leave(exchange.legs[-1])
-    if goes_on or exchange.phase in {CONNECT, WAIT}:
+    if exchange.phase is RELAY:
+        goes_on = may_be_left(exchange.context, exchange.request, exchange.legs[-1])
+    else:
+        goes_on = exchange.phase in {CONNECT, WAIT}
+        if goes_on and exchange.client.claims is not None:
+            exchange.request.not_attempted()  # its origin is to try elsewhere, and must not blame us
+    if goes_on:
         exchange.fail(_core.FAILURE_WITHDRAWN, sent=True)

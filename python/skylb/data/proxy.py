@@ -415,7 +415,7 @@ class Exchange:
         self.answer(status, body, code=code, retry_after_s=retry_after_s, headers=self.refusal(code))
 
     def refusal(self, code: str) -> answers.Headers:
-        """A header that says to a peer that no attempt was made here, so that it tries elsewhere."""
+        """A header that says to a peer that no attempt here counts, so that it tries elsewhere."""
         begun = self.client.claims is None or self.request.attempts > 0
         return () if begun else ((REFUSED_HEADER, code),)
 

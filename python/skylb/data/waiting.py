@@ -102,7 +102,9 @@ def failure(timeouts: TimeoutSettings, waiting: Waiting, now_ns: int) -> int | N
 def _is_cut_off(waiting: Waiting, leg: Leg) -> bool:
     """The peer that serves the stream is not heard any more, and the stream could go on elsewhere."""
     return (
-        leg.forward is not None and may_leave(leg) and leg.target.id in waiting.context.router.silent_peers()
+        leg.forward is not None
+        and may_leave(waiting.request, leg)
+        and leg.target.id in waiting.context.router.silent_peers()
     )
 
 

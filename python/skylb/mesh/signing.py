@@ -23,7 +23,7 @@ HEADER = "X-SkyLB-Forward"
 HEADER_LOWER = HEADER.lower()
 
 REFUSED_HEADER = "X-SkyLB-Refused"
-"""On a peer's answer: it has not tried the request, and why."""
+"""On a peer's answer: it has not tried the request, or has withdrawn it before its first byte; and why."""
 
 VERSION = "v2"
 HOPS_MAX = 1
