@@ -76,15 +76,19 @@ impl Fleet {
 }
 
 impl Fleet {
-    /// Room for such a request at all replicas that it may use.
-    pub(in crate::engine) fn room(&self, demand: &Demand, config: &Config, now: Instant) -> u64 {
+    /// Replicas with room for such a request.
+    pub(in crate::engine) fn with_room(
+        &self,
+        demand: &Demand,
+        config: &Config,
+        now: Instant,
+    ) -> u64 {
         let members = self.serving(demand.model).iter();
         let usable = members
             .filter_map(|slot| self.member(*slot))
             .filter(|member| member.ready(config, now) && demand.may_use(member.region_bit));
-        usable
-            .map(|member| u64::from(member.free(config, now)))
-            .sum()
+        let free = usable.map(|member| u64::from(member.free(config, now) > 0));
+        free.sum()
     }
 }
 

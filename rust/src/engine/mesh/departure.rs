@@ -57,8 +57,8 @@ impl Mesh {
         due.iter().map(origin).collect()
     }
 
-    /// Room that peers in these regions have granted for a model.
-    pub(in crate::engine) fn room(
+    /// Replicas of peers in these regions that have room for a model, as far as it is granted.
+    pub(in crate::engine) fn with_room(
         &self,
         model: &str,
         regions: u64,
@@ -68,7 +68,11 @@ impl Mesh {
         let usable = self
             .peers()
             .filter(|(_, peer)| peer.region_bit & regions != 0);
-        let room = usable.map(|(_, peer)| peer.room(model, config.peer_hold_max, now));
-        room.fold(0, u64::saturating_add)
+        let room = usable.map(|(_, peer)| {
+            let ready = peer.lanes.get(model).map_or(0, |lane| lane.ready);
+            peer.room(model, config.peer_hold_max, now)
+                .min(u64::from(ready))
+        });
+        room.sum()
     }
 }

@@ -1,10 +1,11 @@
 //! Times at which requests leave a replica or a region, because it ends or an operator wants it empty.
 //!
 //! A replica that ends takes with it what stays, so all leaves at once, and waits in the hold where nobody has
-//! room. What an operator wants empty is left at the pace at which others have room. One request more waits: it
-//! shows peers that room is wanted. The other streams run on meanwhile. Requests are looked at again and again,
-//! because one that cannot leave at one moment may be able to soon after. Nothing is taken from the budget of
-//! retries.
+//! room. What an operator wants empty is left at the pace at which others have room: at each look, one request for
+//! each replica that has some. A prompt is computed within a look or two, so that its stream stands still briefly. If
+//! all came at once, the last would wait for the prompts of all. One request more waits: it shows peers that room is
+//! wanted. The other streams run on meanwhile. Requests are looked at again and again, because one that cannot leave at
+//! one moment may be able to soon after. Nothing is taken from the budget of retries.
 
 use super::Router;
 use super::resume::DEPARTURES_MAX;
@@ -97,16 +98,16 @@ impl Router {
         found
     }
 
-    /// Room for such a request at peers, and at replicas here that are not left.
+    /// Replicas that have room for such a request: those of peers, and those here that are not left.
     fn room_elsewhere(&self, request: &Request, origin: &Origin, now: Instant) -> u64 {
         let name = self.fleet.name_of(request.demand.model);
         let there = name.map_or(0, |name| {
             self.mesh
-                .room(name, request.demand.regions, &self.config, now)
+                .with_room(name, request.demand.regions, &self.config, now)
         });
         if matches!(origin, Origin::Home) {
             return there;
         }
-        there + self.fleet.room(&request.demand, &self.config, now)
+        there + self.fleet.with_room(&request.demand, &self.config, now)
     }
 }

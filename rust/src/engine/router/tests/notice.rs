@@ -109,7 +109,11 @@ fn what_cannot_leave_at_one_moment_leaves_at_a_later_one() {
 
 /// Three streams run at one of two replicas, which is to be empty now; the other one has room for one.
 fn to_be_empty() -> (Drive, u32) {
-    let mut drive = Drive::new(config(), 2);
+    to_be_empty_under(config())
+}
+
+fn to_be_empty_under(config: Config) -> (Drive, u32) {
+    let mut drive = Drive::new(config, 2);
     drive.drain(1, true);
     for id in 1..=3 {
         assert_eq!(pushed(&drive.submit("m")).1, 0);
@@ -126,6 +130,23 @@ fn to_be_empty() -> (Drive, u32) {
     drive.drain(1, false);
     drive.observe(1, idle());
     (drive, 0)
+}
+
+#[test]
+fn one_leaves_at_each_look_for_each_replica_that_has_room() {
+    let config = Config {
+        allowance: AllowanceRule::Probed,
+        ..config()
+    };
+    let (mut drive, replica) = to_be_empty_under(config.clone());
+    let other = drive.router.fleet.member(1_u32.into()).unwrap();
+    assert!(other.free(&config, drive.now) >= 3);
+    let leave = Some(Leave::Empties(drive.now));
+    assert_eq!(
+        withdrawn(&drive.notice(replica, leave)),
+        [1, 2],
+        "and one more waits"
+    );
 }
 
 #[test]
