@@ -251,7 +251,7 @@ class Service:
             await self._succeed()
             if self.succession.handed is not None:
                 await self.admin.start(ports.admin, self.shortage)
-            self.succession.start(ports)
+            await self.succession.start(ports)
             if self.recording is not None:
                 self.recording.start()
             await self._let_all_in(ports)

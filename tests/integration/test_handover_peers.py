@@ -102,3 +102,19 @@ def test_forwards_go_on_and_the_peer_is_not_taken_for_dead(name: str, tmp_path: 
         assert faults == []
         assert here.serves() <= set(here.replicas), "it has adopted nothing"
         assert here.peers()[name]["forwards_out"] >= len(clients.answers)
+
+
+def test_an_evacuated_region_stays_so_though_no_peer_reminds_its_balancer(tmp_path: Path) -> None:
+    path = str(tmp_path / "h.sock")
+    with regions("us", "eu", replicas=1, mock=FAST) as found:
+        us = found["us"]
+        trusted = us.arguments.index("--trusted-peers")
+        us.arguments[trusted : trusted + 2] = ["--handover-socket", path]
+        us.front.child.stop()
+        us.start()
+        found.settled()
+        us.verb("/regions/us/evacuate")
+        succeed(us, path)
+        assert us.front.state()["mesh"]["evacuating"] is True
+        us.verb("/regions/us/undrain")
+        assert us.front.state()["mesh"]["evacuating"] is False

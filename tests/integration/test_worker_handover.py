@@ -96,12 +96,26 @@ def test_a_stream_goes_on_in_the_old_workers_while_the_new_ones_serve(tmp_path: 
             before = engine_pid_if_any(old)
             children.append(Child(command(old, "--takeover", "--replica", others[0], *own)))
             await asyncio.to_thread(serves, old, children[0], before)
+            assert before is not None
+            gone = lambda: not listens(before, old.port)  # noqa: E731 - of this moment
+            await asyncio.to_thread(eventually, gone, what="the old engine process lets go of the port")
             assert (await ask(old.port, HELLO)).status == 200
             assert old.child.alive(), "its stream is not over"
             await connection.close()
             assert await asyncio.to_thread(old.child.popen.wait, PATIENCE_S) == 0
 
         asyncio.run(run())
+
+
+def listens(pid: int, port: int) -> bool:
+    """Whether a process has a socket that listens at a port of IPv4."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    names = {f"socket:[{row[9]}]" for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "0A"}
+    found = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it was closed meanwhile
+            found.add(str(entry.readlink()))
+    return not names.isdisjoint(found)
 
 
 def test_signal_usr2_starts_all_processes_again() -> None:

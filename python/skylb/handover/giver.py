@@ -30,7 +30,7 @@ from skylb.handover.protocol import (
     receive,
 )
 from skylb.handover.taker import credentials, is_ours
-from skylb.listeners import Listening, bind
+from skylb.listeners import Listening, bind_patiently
 from skylb.tasks import TaskGroup
 
 log = logging.getLogger("skylb.handover")
@@ -83,6 +83,12 @@ class Host(Protocol):
 
     def in_flight(self) -> bytes:
         """The requests at replicas that have not ended."""
+
+    def begun(self, pid: int) -> None:
+        """A process gets all this from now on, to serve in its place."""
+
+    def gave_up(self, pid: int) -> None:
+        """A process does not serve in its place, and gets nothing more."""
 
     def succeeded(self) -> None:
         """Another process serves in its place: it should end now."""
@@ -173,12 +179,13 @@ class Giver:
 
     # ------------------------------------------------------------------ who asks
 
-    def listen(self, path: Path, handed: Sequence[Listening]) -> None:
+    async def listen(self, path: Path, handed: Sequence[Listening], patience_s: float) -> None:
         """Lets other processes of this user ask.
 
         Args:
             path: of the socket.
             handed: sockets for it that have come from a predecessor. Those at another path are left alone.
+            patience_s: how long to wait for a process that still holds the path.
 
         Raises:
             ListenError: another balancer hands over there, or the path is no good.
@@ -188,8 +195,8 @@ class Giver:
                 self._sock = sock
         if self._sock is None:
             try:
-                self._sock = bind(ListenAddress(str(path), 0, unix=True))[0]
-                path.chmod(0o600)
+                self._sock = (await bind_patiently(ListenAddress(str(path), 0, unix=True), patience_s))[0]
+                await asyncio.to_thread(path.chmod, 0o600)
             except (ListenError, OSError) as error:
                 raise ListenError(f"--handover-socket: {error}") from error
         self._tasks.start(self._accept(self._sock), name="hand-over")
@@ -258,7 +265,7 @@ class Giver:
         log.info("hand-over: started process %d", process.pid)
         await self._serve(ours, process.pid, self._timeout_s)  # it has to load everything first
         if self.heir is None or self.heir.pid != process.pid:
-            await asyncio.to_thread(_end, process)
+            await asyncio.to_thread(end, process)
 
     # ------------------------------------------------------------------ one hand-over
 
@@ -271,6 +278,7 @@ class Giver:
             async with asyncio.timeout(waited_s):
                 await self._greet(reader)
             began = self._under_way = True
+            self._host.begun(pid)
             waited_s = self._timeout_s
             async with asyncio.timeout(waited_s):
                 await self._give(sock, reader, writer)
@@ -292,6 +300,8 @@ class Giver:
         finally:
             if began:
                 self._under_way = False
+            if self.heir is None or self.heir.pid != pid:
+                self._host.gave_up(pid)
 
     def _refuse(self, writer: asyncio.StreamWriter, pid: int, why: str) -> None:
         self._fail(f"to process {pid}: {why}")
@@ -369,7 +379,7 @@ async def _expected(reader: asyncio.StreamReader, expected: Kind, ended: str = E
     return payload
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
+def end(process: "subprocess.Popen[bytes]") -> None:
     """Waits for a process that has nothing to do any more. Blocks: it is for a thread."""
     try:
         process.wait(END_S)

@@ -100,6 +100,15 @@ class Leaving(msgspec.Struct, frozen=True):
     """It ends then; else an operator wants it empty."""
 
 
+class RegionOrder(msgspec.Struct, frozen=True):
+    """An operator's last order for a region, as peers pass it on."""
+
+    region: str
+    evacuating: bool
+    issued_unix_ns: int
+    leave_unix_ns: int
+
+
 class Intent(msgspec.Struct, frozen=True):
     """What the old process knows besides: what operators have asked of it, and which peers it has."""
 
@@ -110,6 +119,7 @@ class Intent(msgspec.Struct, frozen=True):
     """Names of peers."""
     reached: list[str] = []
     """Names of peers that the old process was connected to."""
+    regions: list[RegionOrder] = []
     policy: str | None = None
     """Set while it ran."""
     continuing: bool | None = None
@@ -198,7 +208,8 @@ class Waiting:
         found = bytearray()
         while len(found) < length:
             wanted = min(length - len(found), 1 << 20)
-            data, descriptors, _, _ = socket.recv_fds(self._sock, wanted, DESCRIPTORS_MAX)
+            flags = socket.MSG_CMSG_CLOEXEC  # children of this process must not keep them open
+            data, descriptors, _, _ = socket.recv_fds(self._sock, wanted, DESCRIPTORS_MAX, flags)
             self.descriptors += descriptors
             if not data:
                 return None

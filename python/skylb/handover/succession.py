@@ -12,7 +12,7 @@ from skylb.clock import unix_ns
 from skylb.config import HANDOVER_VARIABLE, Settings, all_environment
 from skylb.errors import SkyLBError
 from skylb.handover.giver import Giver, Heir, child_environment
-from skylb.handover.protocol import HANDOVER, Intent
+from skylb.handover.protocol import HANDOVER, HandoverError, Intent
 from skylb.handover.state import OUTCOMES, Exporter, Kept, Secrets, StateFile, make_directory
 from skylb.handover.taker import Heritage
 from skylb.listeners import Listening
@@ -42,6 +42,19 @@ class Service(Protocol):
         """A task ended with an error."""
 
 
+class Onlooker:
+    """Gets to know what a hand-over comes to. This one makes nothing of it."""
+
+    def begun(self, pid: int) -> None:
+        """This process hands over to another one."""
+
+    def gave_up(self, pid: int) -> None:
+        """It does not, or no more."""
+
+    def accepts(self, *, accepts: bool) -> None:
+        """This process serves in the place of the one before it; or that one serves after all."""
+
+
 class Succession:
     """Takes over from the process before this one, keeps what is learned, and hands over to the next.
 
@@ -65,6 +78,9 @@ class Succession:
         service: Service,
     ) -> None:
         self.heritage = heritage
+        self.onlooker = Onlooker()
+        self.patience_s = 0.0
+        """How long to wait for the path of the hand-over socket, where another process still holds it."""
         self.intent = service.intent
         self.succeeded = service.succeeded
         self.hold = service.hold
@@ -114,16 +130,14 @@ class Succession:
             heritage.predecessor.follow(self._router.merge_predecessor)
 
     def accept(self) -> None:
-        """Nothing can fail any more: this process serves, and a predecessor ends."""
-        heritage = self.heritage
-        if heritage.predecessor is not None:
-            heritage.predecessor.accept()
-            heritage.own_files()
-            for sock in heritage.sockets.get(HANDOVER, ()):
-                if not self._giver.keeps(sock):
-                    sock.release()  # the settings have none, or another path
-            self._serves = True
-            log.info("hand-over: took over from process %d", heritage.predecessor.pid)
+        """Nothing can fail any more: this process serves, and a predecessor ends.
+
+        Raises:
+            HandoverError: the predecessor has given this process up.
+        """
+        if self.heritage.predecessor is not None:
+            self.heritage.predecessor.accept()
+            self.onlooker.accepts(accepts=True)
 
     def failed(self, kind: object, error: BaseException | None, trace: object) -> None:
         """The start has ended with this error, if there is one: a predecessor gets to know why."""
@@ -137,8 +151,20 @@ class Succession:
         Raises:
             HandoverError: it has given this process up in the last moment.
         """
-        if self.heritage.predecessor is not None:
-            await self.heritage.predecessor.retired()
+        heritage = self.heritage
+        if heritage.predecessor is None:
+            return
+        try:
+            await heritage.predecessor.retired()
+        except HandoverError:
+            self.onlooker.accepts(accepts=False)
+            raise
+        heritage.own_files()
+        for sock in heritage.sockets.get(HANDOVER, ()):
+            if not self._giver.keeps(sock):
+                sock.release()  # the settings have none, or another path
+        self._serves = True
+        log.info("hand-over: took over from process %d", heritage.predecessor.pid)
 
     def _take(self, kept: Kept) -> tuple[str, str]:
         """The outcome, and why, where it is a cold start."""
@@ -170,7 +196,7 @@ class Succession:
         """The process that takes this one's place, once it is ready."""
         return self._giver.heir
 
-    def start(self, ports: Ports) -> None:
+    async def start(self, ports: Ports) -> None:
         """From now on the state is kept, and these sockets can be handed over.
 
         Raises:
@@ -178,7 +204,7 @@ class Succession:
         """
         path = self._settings.handover_path
         if path is not None:
-            self._giver.listen(path, self.heritage.sockets.get(HANDOVER, ()))
+            await self._giver.listen(path, self.heritage.sockets.get(HANDOVER, ()), self.patience_s)
         self._ports = ports
         if self._file is not None:
             self._tasks.start(self._file.run(self._settings.state_interval_s), name="keep the state")
@@ -197,6 +223,14 @@ class Succession:
             sock.close()
         else:
             self._giver.greet(sock, pid)
+
+    def begun(self, pid: int) -> None:
+        """A process gets all this from now on, to serve in its place."""
+        self.onlooker.begun(pid)
+
+    def gave_up(self, pid: int) -> None:
+        """A process does not serve in its place."""
+        self.onlooker.gave_up(pid)
 
     def sockets(self) -> Mapping[str, Sequence[Listening]]:
         """All listening sockets, by the names of `skylb.inherited.LISTENERS`."""

@@ -136,9 +136,14 @@ class Predecessor:
             self._close()
 
     def accept(self) -> None:
-        """Says that this process serves from now on: the old one ends."""
-        if self._writer is not None:
-            self._writer.write(encode(Kind.ACCEPTING))
+        """Says that this process serves from now on: the old one ends. It is sent when this returns.
+
+        Raises:
+            HandoverError: the old one has given this process up. This process must not serve.
+        """
+        self._check()
+        with suppress(OSError):  # the old process has ended: nobody needs to know
+            self._sock.send(encode(Kind.ACCEPTING))
 
     async def retired(self) -> None:
         """Waits until the old process has let go of peers and DNS records.
@@ -151,6 +156,9 @@ class Predecessor:
                 await self._retired.wait()
         except TimeoutError:
             log.warning("hand-over: process %d does not let go of its peers", self.pid)
+        self._check()
+
+    def _check(self) -> None:
         if self._refused:
             raise HandoverError(f"the running balancer gave this one up: {self._refused}")
 

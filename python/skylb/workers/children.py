@@ -22,7 +22,7 @@ class Child:
     Args:
         process: that was started.
         channel: this side's end.
-        reported: called with the child and each of its reports but beats.
+        reported: called with the child and each of its reports but beats, before `wait` returns.
     """
 
     def __init__(
@@ -60,11 +60,14 @@ class Child:
             return False
         return True
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
+        """Takes one report; ``False``: there is none at present."""
         try:
             packet, _ = orders.receive(self._channel)
         except BlockingIOError:
-            return
+            return False
+        except ConnectionResetError:
+            return True  # it has ended with orders unread: what it has reported before comes next
         except OSError:
             packet = None
         if isinstance(packet, Beat):
@@ -73,6 +76,7 @@ class Child:
             asyncio.get_running_loop().remove_reader(self._channel)
         elif not isinstance(packet, Order):
             self._reported(self, packet)
+        return packet is not None
 
     def kill(self) -> None:
         """Ends the process at once."""
@@ -83,6 +87,8 @@ class Child:
         """Waits for its end; its exit status, or minus the signal that has ended it."""
         status = await self._process.wait()
         if self._channel.fileno() >= 0:  # several may wait for it
+            while self._read():
+                pass  # what it has reported last counts
             asyncio.get_running_loop().remove_reader(self._channel)
             self._channel.close()
         return status

@@ -7,13 +7,25 @@ import socket
 
 from skylb.app import Service
 from skylb.handover.protocol import HANDOVER, HandoverError
+from skylb.handover.succession import Onlooker
 from skylb.handover.taker import Heritage, Predecessor
 from skylb.listeners import Listening
-from skylb.ports import Ports
+from skylb.ports import HAND_OVER_S, Ports
 from skylb.tasks import TaskGroup
 from skylb.workers.child import Channel, listening
 from skylb.workers.hub import LOOK_S, Clients, Hub
-from skylb.workers.orders import Boot, Line, Ready, Status, Stop, Succeed, Succeeded
+from skylb.workers.orders import (
+    Accepts,
+    Boot,
+    GaveUp,
+    HandsOver,
+    Line,
+    Ready,
+    Status,
+    Stop,
+    Succeed,
+    Succeeded,
+)
 
 log = logging.getLogger("skylb.workers")
 
@@ -22,6 +34,29 @@ NEXT_LOOK_S = 0.5
 
 STATUS_S = 1.0
 """Between two looks whether the supervisor is to be told another status."""
+
+
+class Reporter(Onlooker):
+    """Reports what a hand-over comes to: the supervisor acts on it if this process dies.
+
+    Args:
+        channel: to the supervisor.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def begun(self, pid: int) -> None:
+        """This process hands over to another one."""
+        self._channel.report(HandsOver(pid))
+
+    def gave_up(self, pid: int) -> None:
+        """It does not, or no more."""
+        self._channel.report(GaveUp(pid))
+
+    def accepts(self, *, accepts: bool) -> None:
+        """This process serves in the place of the one before it; or that one serves after all."""
+        self._channel.report(Accepts(accepts))
 
 
 class EngineService(Service):
@@ -47,6 +82,7 @@ class EngineService(Service):
         """Lines that came before it was known which requests workers may submit."""
         self._open = False
         self._channel = channel
+        self.succession.onlooker = Reporter(channel)
         self.hub = Hub(
             self.router,
             self.recorder,
@@ -59,6 +95,7 @@ class EngineService(Service):
         self.hub.starts = dict(boot.starts)
         if boot.starts.get("engine"):
             self.first_look_s = NEXT_LOOK_S
+            self.succession.patience_s = HAND_OVER_S  # of the dead process, or of an heir that ends
         self._tasks = TaskGroup(self.part_failed)
         self._said: str | None = None
         self._teller: asyncio.TimerHandle | None = None
@@ -115,6 +152,7 @@ class EngineService(Service):
         heir = self.succession.heir
         if heir is not None:
             self._channel.report(Succeeded(heir.pid))
+        self._leave_clients()
         super().succeeded()
 
     def install_signals(self) -> None:
@@ -126,9 +164,13 @@ class EngineService(Service):
 
     def _stop_ordered(self, order: Stop) -> None:
         del order
-        for sock in self._bound.get("clients", []):
-            sock.close()  # workers accept there as long as they may
+        self._leave_clients()
         self.request_stop()
+
+    def _leave_clients(self) -> None:
+        """Workers accept there as long as they may, and then nobody here does."""
+        for sock in self._bound.get("clients", []):
+            sock.close()
 
     def _line_came(self, order: Line, descriptor: int) -> None:
         if not self._open:

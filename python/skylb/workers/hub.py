@@ -308,8 +308,8 @@ class Hub:
 
     @property
     def loaded_len(self) -> int:
-        """Workers that could serve."""
-        return sum(bool(seat.figures.gauges.get("pid")) for seat in self.seats.values())
+        """Workers that have all they need to serve."""
+        return sum(bool(seat.figures.gauges.get("loaded")) for seat in self.seats.values())
 
     def stop_accepting(self, idle_s: float) -> None:
         """Workers do that by themselves: the supervisor has told them."""

@@ -100,6 +100,27 @@ class Succeeded:
 
 
 @dataclass(frozen=True, slots=True)
+class HandsOver:
+    """Another process gets what it needs to take this balancer's place."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class GaveUp:
+    """A process does not take this balancer's place."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Accepts:
+    """This balancer serves in the place of the one before it, which ends; or that one serves after all."""
+
+    accepts: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """A line for the service manager."""
 
@@ -123,7 +144,7 @@ class Beat:
 
 
 Order = Boot | Line | Stop | Succeed | Renew
-Report = Ready | Succeeded | Status | Broken | Beat
+Report = Ready | HandsOver | GaveUp | Succeeded | Accepts | Status | Broken | Beat
 
 
 def pair() -> tuple[socket.socket, socket.socket]:

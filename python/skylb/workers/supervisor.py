@@ -8,18 +8,14 @@ import asyncio
 import logging
 import os
 import signal
-import socket
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Mapping
 
 from skylb import parts
 from skylb._core import __version__
 from skylb.clock import monotonic_ns
-from skylb.config import HANDOVER_VARIABLE, Settings, all_environment
+from skylb.config import HANDOVER_VARIABLE, Settings
 from skylb.errors import SkyLBError, TaskFailedError
-from skylb.handover import giver
 from skylb.handover.protocol import HANDOVER
 from skylb.handover.taker import Heritage, inherit
 from skylb.inherited import passed
@@ -30,18 +26,21 @@ from skylb.ports import Ports
 from skylb.tasks import TaskGroup
 from skylb.workers.child import BEAT_S
 from skylb.workers.children import Child, spawn
+from skylb.workers.heirs import Heirs
 from skylb.workers.links import LASTING_S, PAUSE_MAX_S, PAUSE_S, Links
 from skylb.workers.orders import (
     ENGINE,
+    Accepts,
     Boot,
     Broken,
+    GaveUp,
+    HandsOver,
     Legacy,
     Ready,
     Renew,
     Report,
     Status,
     Stop,
-    Succeed,
     Succeeded,
 )
 from skylb.workers.watchdog import SILENCE_S, WORKER_SILENCE_S, Watchdog
@@ -77,8 +76,8 @@ class Supervisor:
         """Until the engine process has it."""
         self._handed = heritage.sockets
         self._succeeds = heritage.predecessor is not None
-        self._started: subprocess.Popen[bytes] | None = None
-        """The last process that was started to take this one's place: it may live longer."""
+        self._accepts = False
+        """This balancer has taken the place of the one before it, which ends."""
         self._heir: int | None = None
         """The process that takes this one's place."""
         quiet = settings.model_copy(update={"access_log": "off"})
@@ -97,6 +96,7 @@ class Supervisor:
         self._starts: Counter[str] = Counter(engine=0, worker=0)
         self._pauses: dict[int, float] = {}
         self._tasks = TaskGroup(self._part_failed)
+        self._heirs = Heirs(self._tasks)
         self._links = Links(self._children, self._starts, self._tasks)
         self._watchdog = Watchdog()
         self._engine_beat_ns = monotonic_ns()
@@ -132,6 +132,7 @@ class Supervisor:
             for child in (*self._children.values(), *filter(None, [self._standby])):
                 child.kill()
             await self._tasks.stop()
+            self._heirs.close()
             if self._ports is not None:
                 self._ports.release()
             await asyncio.to_thread(self._logs.stop)
@@ -176,11 +177,13 @@ class Supervisor:
         status = await child.wait()
         never_ready = number not in self._ready
         self._ready.discard(number)
+        if number == ENGINE and self._heir is None:
+            self._heirs.engine_died()
         if self._stopping.is_set():
             if all(other.ended for other in self._children.values()):
                 self._all_ended.set()
             return
-        if never_ready and not self._starts.total():
+        if self._may_not_start_again(number, never_ready=never_ready):
             self._fail(f"{_name(number)} could not be started: {_said(status)}")
             return
         lived_s = (monotonic_ns() - began_ns) / 1e9
@@ -191,6 +194,13 @@ class Supervisor:
         if pause_s:
             await asyncio.sleep(pause_s)
         await self._again(number, ports)
+
+    def _may_not_start_again(self, number: int, *, never_ready: bool) -> bool:
+        """A child that has died ends the balancer: it cannot start at all, or another balancer goes on."""
+        if self._accepts:
+            return False
+        only_one_can_take_over = self._succeeds and number == ENGINE
+        return only_one_can_take_over or (never_ready and not self._starts.total())
 
     async def _again(self, number: int, ports: Ports) -> None:
         """Starts a child in the place of one that has died; tries until one can be started."""
@@ -245,20 +255,41 @@ class Supervisor:
 
     def _reported(self, child: Child, report: Report) -> None:
         number = next((of for of, other in self._children.items() if other is child), None)
-        if number is None or child.ended:
+        if number is None or self._of_hand_over(report) or child.ended:
             return
         if isinstance(report, Ready):
-            if number == ENGINE and self._succeeds and not self._starts.total():
+            if number == ENGINE and self._accepts:
                 self._own_files()
             self._ready.add(number)
             self._now_ready(number)
         elif isinstance(report, Status):
             self._status = report.text
-        elif isinstance(report, Succeeded):
-            self._heir = report.pid
-            self._stopping.set()
         elif isinstance(report, Broken) and not self._stopping.is_set():
             self._links.broken(child, report)
+
+    def _of_hand_over(self, report: Report) -> bool:
+        """Takes a report of a hand-over, which counts though its sender is dead; ``False``: it is another."""
+        if isinstance(report, HandsOver):
+            self._heirs.begun(report.pid)
+        elif isinstance(report, GaveUp):
+            self._heirs.gave_up(report.pid)
+        elif isinstance(report, Accepts):
+            self._accepts = report.accepts
+        elif isinstance(report, Succeeded):
+            self._succeeded(report.pid)
+        else:
+            return False
+        return True
+
+    def _succeeded(self, pid: int) -> None:
+        """Another process serves: files and reports to the service manager are its from now on."""
+        self._heir = pid
+        self._notifier.succeeded(pid)
+        if self._ports is not None:
+            self._ports.yield_up()
+        if self._stopping.is_set():
+            self._stop_children()  # they have been ordered to, but not that they are succeeded
+        self._stopping.set()
 
     def _own_files(self) -> None:
         """The balancer before this one has ended: the files of Unix sockets are this one's to remove."""
@@ -303,23 +334,23 @@ class Supervisor:
         within_s = settings.drain_delay_s + settings.drain_timeout_s
         if self._heir is None:
             self._notifier.stopping(within_s)
-        else:
-            self._notifier.succeeded(self._heir)
-            ports.yield_up()
         if self._standby is not None:
             self._standby.kill()
         for group in ports.by_name().values():
             for sock in group:
                 sock.close()  # children have it, and close it when they accept nothing more
-        for number, child in self._children.items():
-            if self._heir is None or number != ENGINE:  # an engine process that is succeeded ends by itself
-                child.order(Stop(succeeded=self._heir is not None))
+        self._stop_children()
         if all(child.ended for child in self._children.values()):
             return
         ended = self._tasks.start(self._all_ended.wait(), name="end")
         _, late = await asyncio.wait([ended], timeout=within_s + KILL_S)
         if late:
             log.error("not all processes have ended in time")
+
+    def _stop_children(self) -> None:
+        for number, child in self._children.items():
+            if not child.ended and (self._heir is None or number != ENGINE):  # that ends by itself, succeeded
+                child.order(Stop(succeeded=self._heir is not None))
 
     def _fail(self, why: str) -> None:
         self._failure = self._failure or why
@@ -351,29 +382,10 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGUSR2, self._start_heir)
 
     def _start_heir(self) -> None:
-        if self._stopping.is_set() or (self._started is not None and self._started.poll() is None):
-            log.warning("hand-over: one is under way already, or the end: nothing is started")
+        if self._stopping.is_set():
+            log.warning("hand-over: this balancer ends: nothing is started")
         else:
-            self._tasks.start(self._succeed(), name="start an heir")
-
-    async def _succeed(self) -> None:
-        """Starts this program anew, as it is on disk now: the engine process hands over to it."""
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            number = theirs.fileno()
-            environment = {**giver.child_environment(all_environment()), HANDOVER_VARIABLE: str(number)}
-            command = [sys.executable, *sys.orig_argv[1:]]
-            try:
-                self._started = process = await asyncio.to_thread(
-                    subprocess.Popen, command, env=environment, pass_fds=[number]
-                )
-            except OSError as error:
-                log.warning("hand-over failed: %s; this process goes on", error)
-                return
-            log.info("hand-over: started process %d", process.pid)
-            engine = self._children.get(ENGINE)
-            if engine is None or not engine.order(Succeed(process.pid), [ours.fileno()]):
-                log.warning("hand-over failed: there is no engine process at present; this process goes on")
+            self._heirs.start(lambda: self._children.get(ENGINE))
 
 
 def _legacy(heritage: Heritage | None) -> tuple[Legacy | None, list[int]]:

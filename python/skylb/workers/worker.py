@@ -86,6 +86,8 @@ class Worker:
         self._failed: str | None = None
         self._informed = asyncio.Event()
         """It can serve, or it ends."""
+        self._loaded = False
+        """It has all that it needs to serve."""
         self._holds = False
         """No connection is accepted for now."""
         self._idle_s = DRAIN_IDLE_S
@@ -121,8 +123,9 @@ class Worker:
             self.frontend.serve([(sock, context) for sock in self._sockets])
             if self._holds:
                 self.frontend.hold()
+            self._channel.report(Ready())  # first: a balancer that takes over counts on loaded workers
+            self._loaded = True
             self._report()
-            self._channel.report(Ready())
         keep_heap()
         gc.collect()
         gc.freeze()
@@ -241,6 +244,7 @@ class Worker:
         context, frontend = self.frontend.context, self.frontend
         gauges: dict[str, int] = {
             "pid": os.getpid(),
+            "loaded": int(self._loaded),
             "connections": frontend.connections_len,
             "connections_max": frontend.connections_max,
             "upstream_idle": self.pool.idle_len,
