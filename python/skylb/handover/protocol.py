@@ -22,6 +22,7 @@ serves if it ends after `SOCKETS` without `REFUSED`: then the old one has died.
 """
 
 import asyncio
+import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -208,8 +209,9 @@ class Waiting:
         found = bytearray()
         while len(found) < length:
             wanted = min(length - len(found), 1 << 20)
-            flags = socket.MSG_CMSG_CLOEXEC  # children of this process must not keep them open
-            data, descriptors, _, _ = socket.recv_fds(self._sock, wanted, DESCRIPTORS_MAX, flags)
+            data, descriptors, _, _ = socket.recv_fds(self._sock, wanted, DESCRIPTORS_MAX)
+            for descriptor in descriptors:  # Python leaves them inheritable, and passes no flag on
+                os.set_inheritable(descriptor, False)
             self.descriptors += descriptors
             if not data:
                 return None
