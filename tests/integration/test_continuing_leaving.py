@@ -181,11 +181,28 @@ def message(front: Balancer, two: dict[str, Child], number: int) -> list[dict[st
 def test_a_replica_without_the_path_for_tokens_is_left_for_another_one() -> None:
     with ExitStack() as stack:
         (bad,) = stack.enter_context(mocks(1, *FAST, "--fault-cut-after-tokens", "7"))
-        (without,) = stack.enter_context(mocks(1, *FAST, "--fault-tokenize-status", "404"))
+        without = stack.enter_context(mocks(2, *FAST, "--fault-tokenize-status", "404"))
         (good,) = stack.enter_context(mocks(1, *FAST))
-        front = stack.enter_context(balancer(bad, without, good, arguments=BY_TEXT))
-        for number in range(20):
+        front = stack.enter_context(balancer(bad, *without, good, arguments=BY_TEXT))
+        for number in range(60):
             events = hear_message(front.url, asked_message(number, max_tokens=20))
             assert events[-1]["type"] == "message_stop", events
-        assert front.metric("skylb_streams_continued_total") >= 1
+            if front.metric('skylb_attempts_total{outcome="limited"}'):
+                break
+        else:
+            raise AssertionError("no such replica was asked")
         assert reason(front) == {}
+
+
+def test_where_no_replica_has_the_path_for_tokens_a_message_that_breaks_ends() -> None:
+    with ExitStack() as stack:
+        lacks = ("--fault-tokenize-status", "404")
+        (bad,) = stack.enter_context(mocks(1, *FAST, *lacks, "--fault-cut-after-tokens", "7"))
+        (other,) = stack.enter_context(mocks(1, *FAST, *lacks))
+        front = stack.enter_context(balancer(bad, other, arguments=BY_TEXT))
+        ends = [hear_message(front.url, asked_message(number, max_tokens=20))[-1] for number in range(6)]
+        errors = [end["error"]["code"] for end in ends if end["type"] == "error"]
+        assert set(errors) == {"upstream_limited"}
+        assert reason(front) == {"no_place": len(errors)}
+        row = next(row for row in front.state()["engine"]["replicas"] if row["name"] == other)
+        assert (row["failed_total"], row["health"]) == (0, "up"), "nothing is held against it"

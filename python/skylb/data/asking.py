@@ -127,7 +127,7 @@ class Question:
         if self._relay.lacks_ids:
             context.tokenizers.answered(asking.request.model or "", status)
             if status in LACKS:
-                asking.fail(_core.FAILURE_REFUSED, sent=True)  # another replica may have the path
+                asking.fail(_core.FAILURE_LIMITED, sent=True)  # no mark against it: another has the path
                 return
         if not self._relay.replied(status, bytes(self._body)):
             asking.fail(_core.FAILURE_BAD_RESPONSE, sent=True)

@@ -50,6 +50,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
             attempt: 2,
             match_blocks: 3,
             predicted_ttft_ns: Some(4),
+            context_len: Some(5),
             guessed: true,
         },
         Down::Hold(7),
