@@ -101,16 +101,13 @@ impl Router {
         first
     }
 
-    /// A request at a replica that does not answer has a place to go to. What came from a peer can
-    /// be tried elsewhere by that.
+    /// A request has a place to go to from a replica that does not answer. A peer's can be tried elsewhere.
     pub(super) fn may_leave(&mut self, id: RequestId, slot: ReplicaSlot, now: Instant) -> bool {
         let Some(request) = self.requests.get(id) else {
             return false;
         };
-        let forwarded = request.deadline_ns.is_some();
-        let left = request.has_tries();
         let tried = self.fleet.member(slot).map(Member::id);
-        forwarded || (left && self.elsewhere(id, tried, now))
+        request.deadline_ns.is_some() || (request.has_tries() && self.elsewhere(id, tried, now))
     }
 
     /// A replica that a request has not been tried on is ready for it, or a peer serves its model.

@@ -55,23 +55,18 @@ impl Router {
         for id in self.requests.leaving(origin) {
             let may = self.has_elsewhere(id, origin, now)
                 && (ends || self.has_turn(id, origin, &mut room, now));
-            if may {
-                self.counters.left_on_notice += u64::from(self.give_up(id, out));
-            }
+            self.counters.left_on_notice += u64::from(may && self.give_up(id, out));
         }
     }
 
     /// It leaves now what an operator wants empty: others have room, or nobody waits for room yet.
     ///
-    /// One whose driver could not let it go at an earlier look takes nothing of the room: it may be unable still.
-    /// Neither does a peer's. Its origin finds another place for it.
+    /// One whose driver could not let it go before takes no room, and neither does a peer's: its origin finds a place.
     fn has_turn(&self, id: RequestId, origin: &Origin, room: &mut Room, now: Instant) -> bool {
-        let Some(request) = self.requests.get(id) else {
+        let request = self.requests.get(id);
+        let Some(request) = request.filter(|of| of.continuations() < DEPARTURES_MAX) else {
             return false;
         };
-        if request.continuations() >= DEPARTURES_MAX {
-            return false;
-        }
         if request.withdrawn() || request.deadline_ns.is_some() {
             return true;
         }
