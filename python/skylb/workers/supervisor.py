@@ -27,7 +27,7 @@ from skylb.tasks import TaskGroup
 from skylb.workers.child import BEAT_S
 from skylb.workers.children import Child, spawn
 from skylb.workers.heirs import Heirs
-from skylb.workers.links import LASTING_S, PAUSE_MAX_S, PAUSE_S, Links
+from skylb.workers.links import PAUSE_MAX_S, PAUSE_S, Links
 from skylb.workers.orders import (
     ENGINE,
     Accepts,
@@ -173,7 +173,6 @@ class Supervisor:
 
     async def _watch(self, number: int, child: Child, ports: Ports) -> None:
         """Waits for the end of a child, and starts it again unless the balancer ends."""
-        began_ns = monotonic_ns()
         status = await child.wait()
         never_ready = number not in self._ready
         self._ready.discard(number)
@@ -186,9 +185,10 @@ class Supervisor:
         if self._may_not_start_again(number, never_ready=never_ready):
             self._fail(f"{_name(number)} could not be started: {_said(status)}")
             return
-        lived_s = (monotonic_ns() - began_ns) / 1e9
-        pause_s = self._pauses.get(number, 0.0) if lived_s < LASTING_S else 0.0
-        self._pauses[number] = min(max(2 * pause_s, PAUSE_S), PAUSE_MAX_S)
+        # One that has served has not died of its start: requests wait for the next one.
+        pause_s = self._pauses.pop(number, 0.0) if never_ready else 0.0
+        if never_ready:
+            self._pauses[number] = min(max(2 * pause_s, PAUSE_S), PAUSE_MAX_S)
         self._starts[_kind(number)] += 1
         log.error("%s has ended: %s; it is started again", _name(number), _said(status))
         if pause_s:
