@@ -202,7 +202,7 @@ def test_one_that_is_refused_in_the_last_moment_leaves_the_files_alone(
         mocks(1, *FAST) as urls,
         listening(str(file)) as clients,
         gives(path) as at,
-        heir(path, f"unix:{file}", "--replica", urls[0], *flags(count)) as new,
+        heir(path, f"unix:{file}", "--drain-timeout-s", "1", "--replica", urls[0], *flags(count)) as new,
         giver(at, clients) as old,
     ):
         old.expect(Kind.READY)
