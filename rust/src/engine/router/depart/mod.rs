@@ -1,8 +1,8 @@
 //! Times at which requests leave a replica or a region, because it ends or an operator wants it empty.
 //!
 //! A replica that ends takes with it what stays, so all leaves at once, and waits in the hold where nobody has
-//! room. What an operator wants empty is left at the pace at which others have room: at each look, one request for
-//! each replica that has some. A prompt is computed within a look or two, so that its stream stands still briefly. If
+//! room. What an operator wants empty is left at the pace at which others have room. At each look one request leaves
+//! for each replica that has some. A prompt is computed within a look or two, so that its stream stands still briefly. If
 //! all came at once, the last would wait for the prompts of all. One request more waits: it shows peers that room is
 //! wanted. The other streams run on meanwhile. Requests are looked at again and again, because one that cannot leave at
 //! one moment may be able to soon after. Nothing is taken from the budget of retries.
