@@ -3,7 +3,7 @@
 use super::Mesh;
 use crate::engine::config::Config;
 use crate::engine::fleet::notice::LOOK_NS;
-use crate::engine::requests::leaving::Origin;
+use crate::id::PeerSlot;
 use crate::time::Instant;
 
 /// A region that streams leave.
@@ -38,23 +38,19 @@ impl Mesh {
         self.departures.iter().map(|of| of.look_ns).min()
     }
 
-    /// The regions that have to be left by now: ours, or those of peers.
-    pub(in crate::engine) fn departures_due(&mut self, now: Instant) -> Vec<Origin> {
+    /// The regions that have to be left by now, by the peers there. `None`: ours.
+    pub(in crate::engine) fn departures_due(&mut self, now: Instant) -> Vec<Option<Vec<PeerSlot>>> {
         let due = self.departures.iter_mut().filter(|of| of.look_ns <= now);
         let due = due.map(|of| {
             of.look_ns = now + LOOK_NS;
             of.region.clone()
         });
         let due: Vec<String> = due.collect();
-        let origin = |region: &String| {
+        let peers_of = |region: &String| {
             let there = self.peers().filter(|(_, peer)| peer.region == *region);
-            if *region == self.region {
-                Origin::Home
-            } else {
-                Origin::Peers(there.map(|(slot, _)| slot).collect())
-            }
+            (*region != self.region).then(|| there.map(|(slot, _)| slot).collect())
         };
-        due.iter().map(origin).collect()
+        due.iter().map(peers_of).collect()
     }
 
     /// Replicas of peers in these regions that have room for a model, as far as it is granted.

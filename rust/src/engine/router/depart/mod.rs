@@ -45,7 +45,8 @@ impl Router {
         for (slot, ends) in self.fleet.looks_due(now) {
             self.send_away(&Origin::Replica(slot), ends, now, out);
         }
-        for origin in self.mesh.departures_due(now) {
+        for peers in self.mesh.departures_due(now) {
+            let origin = peers.map_or(Origin::Home, Origin::Peers);
             self.send_away(&origin, false, now, out);
         }
     }
