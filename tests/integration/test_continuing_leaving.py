@@ -183,7 +183,8 @@ def test_a_replica_without_the_path_for_tokens_is_left_for_another_one() -> None
         (bad,) = stack.enter_context(mocks(1, *FAST, "--fault-cut-after-tokens", "7"))
         without = stack.enter_context(mocks(2, *FAST, "--fault-tokenize-status", "404"))
         (good,) = stack.enter_context(mocks(1, *FAST))
-        front = stack.enter_context(balancer(bad, *without, good, arguments=BY_TEXT))
+        in_turn = [*BY_TEXT, "--policy", "round_robin"]
+        front = stack.enter_context(balancer(bad, *without, good, arguments=in_turn))
         for number in range(60):
             events = hear_message(front.url, asked_message(number, max_tokens=20))
             assert events[-1]["type"] == "message_stop", events

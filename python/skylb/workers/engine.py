@@ -168,7 +168,8 @@ class EngineService(Service):
         self.request_stop()
 
     def _leave_clients(self) -> None:
-        """Workers accept there as long as they may, and then nobody here does."""
+        """Workers end, and accept there as long as they may; then nobody here does."""
+        self.hub.workers_end = True
         for sock in self._bound.get("clients", []):
             sock.close()
 

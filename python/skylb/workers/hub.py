@@ -112,6 +112,8 @@ class Hub:
         self._leaves = leaves
         self._report = report
         self.seats: dict[int, Seat] = {}
+        self.workers_end = False
+        """They have been ordered to end too. Where this process alone ends, they wait for the next one."""
         self.starts: dict[str, int] = {}
         """How often processes of this balancer have been started again, by kind."""
         self.lost_total = 0
@@ -316,8 +318,8 @@ class Hub:
         del idle_s  # theirs
 
     async def drain(self, timeout_s: float) -> int:
-        """Waits until no worker is left, for as long as they have, and a moment more."""
-        if self.lines_len:
+        """Waits until no worker is left, for as long as they have, and a moment more; if they end at all."""
+        if self.lines_len and self.workers_end:
             self._emptied = asyncio.get_running_loop().create_future()
             await asyncio.wait([self._emptied], timeout=timeout_s + CLOSING_S)
         return self.lines_len
