@@ -1,11 +1,14 @@
 """A balancer of several processes: what each death costs, and that all is counted whoever served it."""
 
 import asyncio
+import json
 import os
 import signal
 import time
+import urllib.request
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from skylb.keys.edit import add_key
 from skylb.workers.router import PATIENCE_S as ENGINE_PATIENCE_S
@@ -114,6 +117,36 @@ def test_an_engine_process_that_is_killed_costs_no_stream_and_no_request() -> No
 
     with workers() as front:
         asyncio.run(run(front))
+
+
+def test_what_operators_have_ordered_outlives_the_engine_process() -> None:
+    with workers(2, "--continue-streams") as front:
+        replica = front.state()["engine"]["replicas"][0]["name"]
+        name = replica.removeprefix("http://")
+        order(front, "POST", f"/replicas/{name}/drain")
+        order(front, "PUT", "/policy", {"policy": "round_robin"})
+        order(front, "PUT", "/continuing", {"continuing": "off"})
+        before = engine_pid(front)
+        os.kill(before, signal.SIGKILL)
+        eventually(lambda: engine_pid_if_any(front) not in {before, None}, what="another engine process")
+        eventually(lambda: answers(f"{front.admin}/ready"), what="it is ready")
+        eventually(lambda: drained(front) == [replica], what="one is drained")
+        assert order(front, "PUT", "/policy", {"policy": "round_robin"})["before"] == "round_robin"
+        assert order(front, "PUT", "/continuing", {"continuing": "on"})["before"] == "off"
+
+
+def drained(front: Balancer) -> list[str]:
+    """The replicas that get nothing new."""
+    return [of["name"] for of in front.state()["engine"]["replicas"] if of["draining"]]
+
+
+def order(front: Balancer, method: str, path: str, body: object = None) -> dict[str, Any]:
+    """What an operator orders, and the answer."""
+    data = b"" if body is None else json.dumps(body).encode()
+    asked = urllib.request.Request(f"{front.admin}{path}", method=method, data=data)
+    with urllib.request.urlopen(asked, timeout=PATIENCE_S) as answer:
+        found: dict[str, Any] = json.load(answer)
+    return found
 
 
 def test_an_engine_process_may_be_killed_again_and_again() -> None:

@@ -4,7 +4,7 @@ import logging
 import os
 import platform
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -86,6 +86,8 @@ class Operations:
     naming: Naming | None = None
     succession: Succession | None = None
     """Keeps what is learned, and hands over."""
+    ordered: Callable[[], None] = lambda: None
+    """Called behind each order of an operator."""
     client_scheme: str = "http"
     addresses: dict[str, list[ListenAddress]] = field(default_factory=dict)
     """By what they are for: ``clients``, ``admin``, ``forwards``, ``sync``."""

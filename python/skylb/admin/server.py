@@ -73,6 +73,10 @@ class Service(receipts.Source, rehearsal.Source, PolicyService, ContinuingServic
     def leave(self, name: str, in_s: float, /, *, ends: bool) -> None:
         """A replica of the fleet ends in so many seconds, or is to be empty."""
 
+    @property
+    def ordered(self) -> Callable[[], None]:
+        """To be called behind each order of an operator."""
+
     def staying(self) -> tuple[int, int, int]:
         """Requests at replicas here; of these, those that cannot leave, and those of peers."""
 
@@ -155,6 +159,12 @@ class Admin:
 
     @web.middleware
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        answer = await self._answered(request, handler)
+        if request.method not in {"GET", "HEAD"}:
+            self._service.ordered()
+        return answer
+
+    async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             if request.path not in OPEN_PATHS:
                 self._authorise(request)

@@ -5,6 +5,8 @@ import logging
 import os
 import socket
 
+import msgspec
+
 from skylb.app import Service
 from skylb.handover.protocol import HANDOVER, HandoverError
 from skylb.handover.succession import Onlooker
@@ -19,6 +21,7 @@ from skylb.workers.orders import (
     Boot,
     GaveUp,
     HandsOver,
+    Intends,
     Line,
     Ready,
     Status,
@@ -98,6 +101,8 @@ class EngineService(Service):
             self.succession.patience_s = HAND_OVER_S  # of the dead process, or of an heir that ends
         self._tasks = TaskGroup(self.part_failed)
         self._said: str | None = None
+        self._intends = boot.intent
+        self.operations.ordered = self._tell_intent
         self._teller: asyncio.TimerHandle | None = None
 
     async def bind(self) -> Ports:
@@ -185,8 +190,16 @@ class EngineService(Service):
         self._channel.report(Ready())
         self._tell()
 
+    def _tell_intent(self) -> None:
+        """The next engine process is to know what operators have ordered. It does not wait for peers."""
+        intent = msgspec.structs.replace(self.intent(), reached=[])
+        if intent != self._intends:
+            self._intends = intent
+            self._channel.report(Intends(intent))
+
     def _tell(self) -> None:
         self._teller = asyncio.get_running_loop().call_later(STATUS_S, self._tell)
+        self._tell_intent()  # peers order too
         status = self.status()
         if status != self._said:
             self._said = status
@@ -208,7 +221,7 @@ async def run(channel: Channel, boot: Boot, descriptors: list[int]) -> None:
 
 async def _heritage(boot: Boot, descriptors: list[int]) -> Heritage:
     """What a balancer that makes way has given; else what an earlier engine process has kept."""
-    found, settings = Heritage(of_siblings=boot.secrets), boot.settings
+    found, settings = Heritage(of_siblings=boot.secrets, intent=boot.intent), boot.settings
     if boot.heritage is None:
         if settings.state_dir is not None:
             await asyncio.to_thread(

@@ -41,6 +41,8 @@ class Boot:
     """How often processes have been started again, by kind."""
     inherited: Sequence[bool] = ()
     """Of each of those sockets: a service manager holds it too."""
+    intent: Intent = field(default_factory=Intent)
+    """What operators have asked of the engine process before this one."""
     heritage: "Legacy | None" = None
     """What an engine process takes over. Its descriptors follow those sockets: the connection to the balancer
     that makes way, then a file with the state."""
@@ -121,6 +123,13 @@ class Accepts:
 
 
 @dataclass(frozen=True, slots=True)
+class Intends:
+    """What operators have asked of the engine process, for the next one."""
+
+    intent: Intent
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """A line for the service manager."""
 
@@ -144,7 +153,7 @@ class Beat:
 
 
 Order = Boot | Line | Stop | Succeed | Renew
-Report = Ready | HandsOver | GaveUp | Succeeded | Accepts | Status | Broken | Beat
+Report = Ready | HandsOver | GaveUp | Succeeded | Accepts | Intends | Status | Broken | Beat
 
 
 def pair() -> tuple[socket.socket, socket.socket]:

@@ -16,7 +16,7 @@ from skylb._core import __version__
 from skylb.clock import monotonic_ns
 from skylb.config import HANDOVER_VARIABLE, Settings
 from skylb.errors import SkyLBError, TaskFailedError
-from skylb.handover.protocol import HANDOVER
+from skylb.handover.protocol import HANDOVER, Intent
 from skylb.handover.taker import Heritage, inherit
 from skylb.inherited import passed
 from skylb.keyfiles import read_keys
@@ -35,6 +35,7 @@ from skylb.workers.orders import (
     Broken,
     GaveUp,
     HandsOver,
+    Intends,
     Legacy,
     Ready,
     Renew,
@@ -67,6 +68,7 @@ class Supervisor:
         parts.check_files(settings)
         self._settings = settings
         self._status = "starting"
+        self._intent = Intent()
         self._notifier = Notifier.of(manager, os.getpid(), lambda: self._status, self._alive)
         self._passed = passed(manager, os.getpid())
         keys = read_keys(settings.mesh.peer_key_file)
@@ -158,6 +160,7 @@ class Supervisor:
             addresses=ports.named(),
             starts=dict(self._starts),
             inherited=[sock.inherited for sock in sockets],
+            intent=self._intent,
             heritage=legacy,
         )
         child.beat_ns, child.beats = monotonic_ns(), False  # it makes all its parts before it beats again
@@ -264,6 +267,8 @@ class Supervisor:
             self._now_ready(number)
         elif isinstance(report, Status):
             self._status = report.text
+        elif isinstance(report, Intends):
+            self._intent = report.intent
         elif isinstance(report, Broken) and not self._stopping.is_set():
             self._links.broken(child, report)
 

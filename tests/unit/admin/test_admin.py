@@ -81,6 +81,9 @@ class Recording:
     def leave(self, name: str, in_s: float, /, *, ends: bool) -> None:
         self.told.append((name, in_s, ends))
 
+    def ordered(self) -> None:
+        pass
+
     def staying(self) -> tuple[int, int, int]:
         return 7, 2, 1
 
