@@ -76,6 +76,8 @@ class Heard:
     """What a client reads of a stream."""
 
     text: str = ""
+    silent: int = 0
+    """Events before the first with text: a stream that breaks behind one of them is asked for anew."""
     ids: list[int] = field(default_factory=list)
     finishes: list[str] = field(default_factory=list)
     usages: list[dict[str, int]] = field(default_factory=list)
@@ -99,12 +101,18 @@ def hear(url: str, body: dict[str, Any], path: str = "/v1/chat/completions") -> 
         if event.get("usage"):
             usage = event["usage"]
             heard.usages.append({key: usage[key] for key in ("prompt_tokens", "completion_tokens")})
+        heard.silent += not heard.text and not texted(event)
         for choice in event["choices"]:
             heard.text += choice.get("text") or choice.get("delta", {}).get("content") or ""
             heard.ids += choice.get("token_ids") or []
             if choice["finish_reason"]:
                 heard.finishes.append(choice["finish_reason"])
     return heard
+
+
+def texted(event: dict[str, Any]) -> bool:
+    """Whether an event has text."""
+    return any(choice.get("text") or choice.get("delta", {}).get("content") for choice in event["choices"])
 
 
 def check(heard: Heard, whole: Heard, where: str) -> None:
@@ -183,9 +191,10 @@ def cut_each(
     before = sum(cut.done for cut in cuts)
     for position in positions:
         # What is missing goes through the other proxy, and is cut as well if it is long enough.
+        after = whole.silent + position
         for cut in cuts:
-            cut.after = position
-        check(hear(front.url, body, path), whole, f"cut after {position} events")
+            cut.after = after
+        check(hear(front.url, body, path), whole, f"cut after {after} events")
     done = sum(cut.done for cut in cuts) - before
     print(f"{path}: {len(positions)} answers equal by ids, cut {done} times")
     return done

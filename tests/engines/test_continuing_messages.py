@@ -126,9 +126,10 @@ def test_the_sdk_of_anthropic_sees_one_message_when_an_engine_is_killed(
 ) -> None:
     body = asked(max_tokens=500)
     del body["stream"]
+    extra = {"temperature": body.pop("temperature")}
     killed = False
     with anthropic.Anthropic(base_url=front.url, api_key="unused", max_retries=0) as sdk:
-        with sdk.messages.stream(**body) as stream:
+        with sdk.messages.stream(**body, extra_body=extra) as stream:
             for index, _ in enumerate(stream.text_stream):
                 if index == 20:
                     killed = True
