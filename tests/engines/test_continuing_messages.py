@@ -32,7 +32,7 @@ SHAPE = [
 @pytest.fixture(scope="module")
 def front(cuts: list[Cut]) -> Iterator[Balancer]:
     """SkyLB in front of the proxies; its messages go on."""
-    arguments = ["--continue-streams", "--continue-by-text"]
+    arguments = ["--continue-streams", "--continue-by-text", "--engine-eject-ratio-max", "0"]
     with balancer(*(cut.url for cut in cuts), arguments=arguments) as running:
         yield running
 
