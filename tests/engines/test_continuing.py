@@ -51,7 +51,7 @@ def cuts(weighted: list[Vllm]) -> Iterator[list[Cut]]:
 
 @pytest.fixture(scope="module")
 def front(cuts: list[Cut]) -> Iterator[Balancer]:
-    """SkyLB in front of the proxies; its streams go on. Each proxy breaks nearly all: none is ejected for that."""
+    """SkyLB in front of the proxies; its streams go on. They break nearly all: none is ejected for that."""
     arguments = ["--continue-streams", "--engine-eject-ratio-max", "0"]
     with balancer(*(cut.url for cut in cuts), arguments=arguments) as running:
         yield running
