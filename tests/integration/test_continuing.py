@@ -4,7 +4,7 @@ import asyncio
 import json
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
@@ -15,7 +15,7 @@ import pytest
 from tests.support.partitions import WAYS
 from tests.support.processes import Balancer, balancer, eventually, get, mocks, post_stream, start_mocks
 from tests.support.raw import Answer, ask, chat, request
-from tests.support.regions import regions
+from tests.support.regions import Region, regions
 
 TOKENS = 60
 WHOLE = "".join(f"{index:04}" for index in range(TOKENS))
@@ -270,6 +270,23 @@ def test_the_sdk_notices_nothing_of_replicas_that_are_killed_or_stopped() -> Non
         eventually(lambda: front.metric("skylb_kept_bytes") == 0, what="nothing kept")
 
 
+def leaves_eu(us: Region, fault: Callable[[], object]) -> dict[str, Any]:
+    """A stream that eu serves, and that goes on elsewhere at the fault; its line of the log."""
+    texts = []
+    for data in post_stream(f"{us.front.url}/v1/chat/completions", asked(max_tokens=150)):
+        if data == "[DONE]":
+            break
+        event = json.loads(data)
+        assert "error" not in event, event
+        texts += [choice["delta"].get("content", "") for choice in event["choices"]]
+        if len(texts) == 10:
+            fault()
+    assert "".join(texts) == "".join(f"{index:04}" for index in range(150))
+    line = eventually(us.front.log, what="a line of the log")[-1]
+    assert (line["continued"], line["continued_from"]) == (1, "eu")
+    return line
+
+
 @pytest.mark.parametrize("workers", [(), ("--workers", "2")])
 def test_a_stream_goes_on_here_when_nothing_comes_through_from_the_peer_that_serves_it(
     workers: tuple[str, ...],
@@ -281,18 +298,7 @@ def test_a_stream_goes_on_here_when_nothing_comes_through_from_the_peer_that_ser
         with regions("us", "eu", engines=engines, arguments=arguments, wan=("--rtt-s", "0.02")) as found:
             us = found["us"]
             us.verb("/regions/us/evacuate")
-            texts = []
-            for data in post_stream(f"{us.front.url}/v1/chat/completions", asked(max_tokens=150)):
-                if data == "[DONE]":
-                    break
-                event = json.loads(data)
-                assert "error" not in event, event
-                texts += [choice["delta"].get("content", "") for choice in event["choices"]]
-                if len(texts) == 10:
-                    WAYS["blackhole"](found)
-            assert "".join(texts) == "".join(f"{index:04}" for index in range(150))
-            line = eventually(us.front.log, what="a line of the log")[-1]
-            assert (line["continued"], line["continued_from"]) == (1, "eu")
+            leaves_eu(us, lambda: WAYS["blackhole"](found))
 
 
 def test_a_stream_goes_on_here_when_the_peer_that_serves_it_dies() -> None:
@@ -301,18 +307,7 @@ def test_a_stream_goes_on_here_when_the_peer_that_serves_it_dies() -> None:
         with regions("us", "eu", engines={"us": near, "eu": far}, arguments=ON) as found:
             us, eu = found["us"], found["eu"]
             us.verb("/regions/us/evacuate")
-            texts = []
-            for data in post_stream(f"{us.front.url}/v1/chat/completions", asked(max_tokens=150)):
-                if data == "[DONE]":
-                    break
-                event = json.loads(data)
-                assert "error" not in event, event
-                texts += [choice["delta"].get("content", "") for choice in event["choices"]]
-                if len(texts) == 10:
-                    eu.kill()
-            assert "".join(texts) == "".join(f"{index:04}" for index in range(150))
-            line = eventually(us.front.log, what="a line of the log")[-1]
-            assert (line["continued"], line["continued_from"]) == (1, "eu")
+            line = leaves_eu(us, eu.kill)
             assert line["replica"] == near[0]
 
 

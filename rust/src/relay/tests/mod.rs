@@ -8,6 +8,7 @@ mod properties;
 mod table;
 mod usage;
 mod verdict;
+mod withholding;
 
 use super::*;
 
