@@ -130,8 +130,8 @@ def test_with_continuing_on_a_killed_replica_fails_nobody() -> None:
         answered = len(re.findall("requests/s", child.text()))
         # Streams that had begun before are not asked for ids: they end within some lines of two seconds.
         eventually(lambda: len(re.findall("requests/s", child.text())) > answered + 7, what="more lines")
-        for replica in ("us-1", "eu-1", "asia-1"):
-            press(found[1], "kill", "replica", replica)
+        # One: of several, two might meet the same request before its first byte, and it has two attempts.
+        assert press(found[1], "kill", "replica", "eu-1") == "replica eu-1 killed"
         assert child.popen.wait(60) == 0
         assert "requests answered, 0 failed" in child.text()
     finally:

@@ -14,7 +14,16 @@ import pytest
 
 from skylb.workers.engine import NEXT_LOOK_S
 from skylb.workers.watchdog import SILENCE_S
-from tests.support.processes import PATIENCE_S, Balancer, eventually, free_port, mocks
+from tests.support.processes import (
+    PATIENCE_S,
+    SKYLB,
+    Balancer,
+    Child,
+    answers,
+    eventually,
+    free_port,
+    mocks,
+)
 from tests.support.raw import Answer, ask, chat, request
 from tests.support.regions import key_line
 from tests.support.workers import (
@@ -170,6 +179,26 @@ def test_a_worker_that_stands_still_is_replaced() -> None:
         assert (engine_pid(front), pids(front)[2]) == (before[0], before[1][2])
         for _ in range(8):
             assert asyncio.run(ask(front.port, HELLO)).status == 200
+
+
+@pytest.mark.parametrize("number", [0, 2], ids=["engine process", "worker"])
+def test_a_process_that_is_killed_while_it_starts_is_started_again(number: int) -> None:
+    with mocks(1, "--profile", "instant") as urls:
+        port, admin = free_port(), free_port()
+        where = ["--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin}", "--replica", urls[0]]
+        child = Child([*SKYLB, "serve", *where, "--workers", "2"])
+        try:
+            started = child.require(
+                lambda: found if len(found := sorted(children_of(child.pid))) >= 3 else None, what="processes"
+            )
+            os.kill(started[number], signal.SIGKILL)
+            front = Balancer(child, port, admin, Path(os.devnull))
+            child.require(lambda: answers(f"{front.admin}/ready"), what="ready")
+            child.require(lambda: len(pids(front)) == 2, what="both workers")
+            assert "signal 9; it is started again" in child.text()
+            assert asyncio.run(ask(port, HELLO)).status == 200
+        finally:
+            child.stop()
 
 
 def test_a_standby_that_dies_is_replaced() -> None:

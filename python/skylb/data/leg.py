@@ -22,6 +22,9 @@ from skylb.upstream import Connection, Pool
 BEGINS = FEED_FIRST_BYTE | FEED_DONE
 """A response begins with the first input that has one of these flags: with a body byte, or its end."""
 
+STALE_NS = 1_000_000_000
+"""A used connection that breaks later than this after the request had it: somebody has read the request."""
+
 
 class Owner(Protocol):
     """The exchange, as far as a leg needs it."""
@@ -73,6 +76,7 @@ class Leg:
         "paused",
         "pool",
         "relay",
+        "sent",
         "target",
         "withheld",
     )
@@ -91,6 +95,8 @@ class Leg:
         """Set while the target may answer."""
         self.relay: Relay
         """Set once the request is sent, with ``connection``."""
+        self.sent = False
+        """The request was sent, also if that connection has broken."""
         self.withheld = False
         """The attempt has failed. Its answer waits until the engine decides if another attempt follows."""
         self.begun = False
@@ -101,6 +107,21 @@ class Leg:
         self._closed = False
         """The target closed while its answer was withheld."""
         self._events = 0
+
+    def acquire(self, *, only_new: bool) -> Connection | None:
+        """An idle connection of the pool, or ``None``.
+
+        Args:
+            only_new: the request must not run twice. If a used connection breaks, it is not known whether the
+                request was read.
+        """
+        return None if only_new else self.pool.acquire(self.target.id)
+
+    def is_stale(self, now_ns: int) -> bool:
+        """Whether the target most likely closed its idle connection before it read the request."""
+        connection = self.connection
+        reused = connection is not None and connection.reused and not self.relay.started
+        return reused and now_ns - self.heard_ns < STALE_NS
 
     def listen(self, connection: Connection, relay: Relay, client_write: Write, paused: bool) -> None:
         """Takes the response from now on.
@@ -113,6 +134,7 @@ class Leg:
         """
         self.connection = connection
         self.relay = relay
+        self.sent = True
         self._feed = relay.feed
         self._client_write = client_write
         connection.sink = self

@@ -196,7 +196,7 @@ class Exchange:
         self.legs.append(leg)
         if self.context.traces:
             self.request.attempt_begins(monotonic_ns())
-        connection = leg.pool.acquire(leg.target.id)
+        connection = leg.acquire(only_new=not self.request.retry_safe)
         if connection is None:
             self.connect(leg)
         else:
@@ -228,15 +228,18 @@ class Exchange:
             connection.discard()  # the client left while the handshake's last step ran
 
     def connect_failed(self, error: ConnectError, /) -> None:
-        """The replica or peer could not be reached; nothing was sent."""
+        """The replica or peer could not be reached."""
         if self.phase is not CONNECT:
             return
-        self.legs[-1].connecting = None
+        leg = self.legs[-1]
+        leg.connecting = None
         if isinstance(error, ShortageError):
             self.request.not_attempted()
             giveup.give_up(self, *SHORT)
         else:  # its text names an address of ours; metrics and log carry the outcome
-            self.fail(_core.FAILURE_CONNECT, sent=False)
+            if not leg.sent:
+                self.request.not_attempted()
+            self.fail(_core.FAILURE_CONNECT, sent=leg.sent)
 
     # ------------------------------------------------------------------------- send
 
@@ -318,11 +321,10 @@ class Exchange:
 
     def broken(self, leg: Leg, /, *, malformed: bool) -> None:
         """The replica closed the connection early, or its response is malformed."""
-        reused = leg.connection is not None and leg.connection.reused
-        stale = not malformed and reused and not leg.relay.started
+        stale = not malformed and self.phase is WAIT and leg.is_stale(monotonic_ns())
         leg.discard()
-        if stale and self.phase is WAIT:
-            self.count(leg, "stale")  # closed before the replica read the request: no attempt, no failure
+        if stale:
+            self.count(leg, "stale")  # no attempt, no failure
             self.connect(leg)
         else:
             failure = _core.FAILURE_BAD_RESPONSE if malformed else _core.FAILURE_RESET
@@ -373,9 +375,8 @@ class Exchange:
         self.leave_hold()
         continuing.gave_up(self)
         leg = self.legs[-1] if self.legs else None
-        goes_on = (
-            self.early_relay is not None and self.early_relay.keeps
-        )  # its answer is no part of the stream
+        # Its answer is no part of the stream.
+        goes_on = self.early_relay is not None and self.early_relay.keeps
         if leg is not None and leg.withheld and not goes_on and is_for_client(leg.relay):
             self.phase = RELAY
             self.phase_ns = leg.heard_ns = now_ns = monotonic_ns()

@@ -185,7 +185,7 @@ class Supervisor:
             if all(other.ended for other in self._children.values()):
                 self._all_ended.set()
             return
-        if self._may_not_start_again(number, never_ready=never_ready):
+        if self._may_not_start_again(number, status, never_ready=never_ready):
             self._fail(f"{_name(number)} could not be started: {_said(status)}")
             return
         # One that has served has not died of its start: requests wait for the next one.
@@ -198,12 +198,13 @@ class Supervisor:
             await asyncio.sleep(pause_s)
         await self._again(number, ports)
 
-    def _may_not_start_again(self, number: int, *, never_ready: bool) -> bool:
+    def _may_not_start_again(self, number: int, status: int, *, never_ready: bool) -> bool:
         """A child that has died ends the balancer: it cannot start at all, or another balancer goes on."""
         if self._accepts:
             return False
         only_one_can_take_over = self._succeeds and number == ENGINE
-        return only_one_can_take_over or (never_ready and not self._starts.total())
+        killed = status == -signal.SIGKILL  # by the watchdog, or for memory: it might have started
+        return only_one_can_take_over or (never_ready and not killed and not self._starts.total())
 
     async def _again(self, number: int, ports: Ports) -> None:
         """Starts a child in the place of one that has died; tries until one can be started."""

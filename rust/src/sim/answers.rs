@@ -203,7 +203,7 @@ impl Simulator {
         } else {
             &mut live.tries
         };
-        *tries -= u32::from(failure.refused());
+        *tries -= u32::from(failure.refused() || failure.unreached(false));
         let mut out = std::mem::take(&mut self.out);
         self.balancers[balancer as usize].retry(id, failure, now_ns, &mut out);
         self.act(balancer, out);

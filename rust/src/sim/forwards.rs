@@ -225,7 +225,7 @@ impl Simulator {
             return;
         }
         // Nothing was begun there.
-        let free = failure.refused();
+        let free = failure.refused() || failure.unreached(false);
         live.tries -= u32::from(free);
         let balancer = live.balancer;
         let mut out = std::mem::take(&mut self.out);

@@ -119,6 +119,12 @@ impl Failure {
         }
     }
 
+    /// Nobody was there to take the request. `sent`: it was sent before, on a connection that has broken.
+    #[must_use]
+    pub fn unreached(self, sent: bool) -> bool {
+        self == Self::Connect && !sent
+    }
+
     /// Nothing was begun.
     #[must_use]
     pub fn refused(self) -> bool {

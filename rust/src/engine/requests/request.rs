@@ -17,6 +17,9 @@ use crate::id::{PeerId, ReplicaId, ReplicaSlot, RequestId};
 use crate::prompt::class::Class;
 use crate::time::{Instant, Span};
 
+/// So many replicas and peers may turn out to be gone before a request is not tried any more.
+const UNREACHED_MAX: u32 = 3;
+
 /// One attempt at a replica.
 #[derive(Debug)]
 pub(in crate::engine) struct Attempt {
@@ -56,6 +59,8 @@ pub(in crate::engine) struct Setbacks {
     pub(in crate::engine) by_peers: u32,
     /// Times that replicas have refused it without having begun anything.
     pub(in crate::engine) by_replicas: u32,
+    /// Times that nobody was there to take it.
+    pub(in crate::engine) unreached: u32,
     /// Replicas that answered with a failure, which may be the request's own; at most `attempts_max`.
     pub(in crate::engine) suspects: SmallVec<[(ReplicaId, Failure); 1]>,
 }
@@ -110,7 +115,7 @@ pub(in crate::engine) struct Request {
     pub(in crate::engine) leaves_until_ns: Instant,
     /// Until when it may be held, if its origin said so.
     pub(in crate::engine) deadline_ns: Option<Instant>,
-    /// Peers at which an attempt failed; at most `attempts_max`.
+    /// Peers at which an attempt failed, or that could not be reached.
     pub(in crate::engine) tried_peers: SmallVec<[PeerId; 2]>,
     pub(in crate::engine) setbacks: Setbacks,
     /// Time spent in the hold so far, the present wait left out.
@@ -169,7 +174,17 @@ impl Request {
 
     /// If its attempt is given up, another one may follow.
     pub(in crate::engine) fn has_tries(&self) -> bool {
-        self.attempts < self.attempts_max || self.started()
+        let tries = self.attempts < self.attempts_max && self.setbacks.unreached <= UNREACHED_MAX;
+        tries || self.started()
+    }
+
+    /// Takes its last attempt back if nobody was there to take the request (*connection refused*). It was not
+    /// sent, so no replica can have died of it.
+    pub(in crate::engine) fn take_back(&mut self, failure: Failure, sent: bool) {
+        if failure.unreached(sent) {
+            self.attempts = self.attempts.saturating_sub(1);
+            self.setbacks.unreached += 1;
+        }
     }
 
     /// It is at a replica or at a peer.

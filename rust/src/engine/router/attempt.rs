@@ -195,8 +195,8 @@ impl Router {
         if request.is_cut() {
             return request.may_continue();
         }
-        let over = request.attempts >= request.attempts_max
-            && !self.config.planted(Plant::AttemptsUnlimited);
+        request.take_back(failure, sent);
+        let over = !request.has_tries() && !self.config.planted(Plant::AttemptsUnlimited);
         let again = request.retry_safe && (failure != Failure::Timeout || request.demand.stream);
         if started || over || (sent && !again) {
             return false;

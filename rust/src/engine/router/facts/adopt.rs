@@ -26,7 +26,7 @@ use crate::time::{Instant, Span};
 pub struct Adopted<'a> {
     /// The name of the replica that its attempt is at, or was when it failed; `None`: it is at none.
     pub replica: Option<&'a str>,
-    /// Attempts so far, that one included.
+    /// Attempts so far, that one included unless nobody was there to take the request.
     pub attempts: u32,
     /// The first byte of its answer has come.
     pub started: bool,
@@ -69,7 +69,8 @@ impl Router {
         }
         let keeper = slot.and_then(|slot| self.fleet.member(slot).map(Member::id));
         let mut request = self.under_way((ask, digest), keeper, now);
-        request.attempts = at.attempts;
+        let unreached = (at.failed).is_some_and(|(failure, sent)| failure.unreached(sent));
+        request.attempts = at.attempts + u32::from(unreached);
         request.held_ns = at.waited;
         request.given = at.given.map(|part| Given {
             cut: !at.started || at.failed.is_some(),
@@ -86,7 +87,7 @@ impl Router {
             self.place_on(id, request, at.failed, now, out);
             return Ok(true);
         };
-        request.attempts = at.attempts.saturating_sub(1);
+        request.attempts = request.attempts.saturating_sub(1);
         self.put_back(id, request, (slot, at.started), now);
         if let Some((failure, sent)) = at.failed {
             self.retry(id, failure, sent, now, out);

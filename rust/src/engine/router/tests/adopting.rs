@@ -228,9 +228,10 @@ proptest! {
         let mut same = Drive::new(config(), 4);
         pushed(&same.submit_as(ask(Route::ChatCompletions), body()));
         for _ in 1..attempts {
-            pushed(&same.retry(1, Failure::Connect, false));
+            pushed(&same.retry(1, Failure::Reset, false));
         }
         let expected = what(&same.retry(1, failure, sent));
+        let attempts = attempts - u32::from(failure.unreached(sent));
         for replica in [Some("http://replica-3"), Some("gone"), None] {
             let mut next = Drive::new(config(), 4);
             let at = Adopted { replica, attempts, failed: Some((failure, sent)), ..there() };

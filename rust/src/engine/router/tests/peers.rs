@@ -173,8 +173,17 @@ fn a_failed_forward_comes_home_with_the_attempt_that_is_left() {
     assert_eq!(forwarded(&pair.us.submit("m")), (2, EU, 1, 1));
     assert_eq!(pair.us.retry(2, Failure::Reset, true), [hold(2)]);
     assert_eq!(pushed(&pair.us.complete(1)), (2, 0, 2));
-    let reject = pair.us.retry(2, Failure::Connect, false);
+    let reject = pair.us.retry(2, Failure::Connect, true);
     assert_eq!(rejected(&reject).code, "upstream_connect", "two in all");
+}
+
+#[test]
+fn a_peer_where_nobody_is_there_costs_no_attempt() {
+    let mut pair = Pair::new(config(), (1, 1));
+    pair.us.submit("m");
+    assert_eq!(forwarded(&pair.us.submit("m")), (2, EU, 1, 1));
+    assert_eq!(pair.us.retry(2, Failure::Connect, false), [hold(2)]);
+    assert_eq!(pushed(&pair.us.complete(1)), (2, 0, 1));
 }
 
 #[test]
@@ -197,8 +206,8 @@ fn a_peer_that_failed_is_tried_again_only_where_nobody_else_could_serve() {
 fn an_attempt_left_by_the_origin_is_all_that_a_peer_makes() {
     let mut pair = Pair::new(config(), (1, 2));
     assert_eq!(pushed(&pair.eu.arrives(US, 1)).2, 1);
-    let reject = pair.eu.retry(1, Failure::Connect, false);
-    assert_eq!(rejected(&reject).code, "upstream_connect");
+    let reject = pair.eu.retry(1, Failure::Reset, true);
+    assert_eq!(rejected(&reject).code, "upstream_reset");
 }
 
 #[test]

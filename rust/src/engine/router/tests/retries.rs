@@ -3,7 +3,7 @@
 use super::*;
 
 fn failed(drive: &mut Drive, id: u64, failure: Failure) -> (u16, &'static str, Option<u32>) {
-    let effects = drive.retry(id, failure, false);
+    let effects = drive.retry(id, failure, true);
     let reject = rejected(&effects);
     (reject.status, reject.code, reject.retry_after_s)
 }
@@ -34,6 +34,40 @@ fn the_last_attempts_failure_is_what_the_client_reads() {
         assert_eq!(failed(&mut drive, 1, failure), read);
         assert_eq!(drive.router.in_flight(), 0);
     }
+}
+
+#[test]
+fn a_replica_where_nobody_is_there_costs_no_attempt() {
+    let mut drive = Drive::new(config(), 6);
+    let mut asked = vec![pushed(&drive.submit("m"))];
+    for _ in 0..3 {
+        asked.push(pushed(&drive.retry(1, Failure::Connect, false)));
+    }
+    assert!(asked.iter().all(|(_, _, attempt)| *attempt == 1));
+    asked.sort_unstable();
+    asked.dedup();
+    assert_eq!(asked.len(), 4, "each replica once");
+    let end = drive.retry(1, Failure::Connect, false);
+    assert_eq!(rejected(&end).code, "upstream_connect", "three and no more");
+    assert_eq!(drive.router.in_flight(), 0);
+}
+
+#[test]
+fn after_replicas_where_nobody_is_there_the_attempts_are_as_many_as_ever() {
+    let mut drive = Drive::new(config(), 6);
+    drive.submit("m");
+    assert_eq!(pushed(&drive.retry(1, Failure::Connect, false)).2, 1);
+    assert_eq!(pushed(&drive.retry(1, Failure::Reset, true)).2, 2);
+    assert_eq!(pushed(&drive.retry(1, Failure::Connect, false)).2, 2);
+    assert_eq!(failed(&mut drive, 1, Failure::Reset).1, "upstream_reset");
+}
+
+#[test]
+fn a_replica_that_was_gone_after_it_had_the_request_costs_an_attempt() {
+    let mut drive = Drive::new(config(), 6);
+    drive.submit("m");
+    assert_eq!(pushed(&drive.retry(1, Failure::Connect, true)).2, 2);
+    assert_eq!(failed(&mut drive, 1, Failure::Connect).1, "upstream_connect");
 }
 
 #[test]
