@@ -1,7 +1,7 @@
 //! What workers and the engine process send each other: frames in any pieces, and the messages in them.
 
 use serde::Serialize;
-use skylb_core::engine::fleet::health::Failure;
+use skylb_core::engine::fleet::failure::Failure;
 use skylb_core::engine::router::{Report, Usage};
 use skylb_core::remote::down::Down;
 use skylb_core::remote::frame::{Bytes, FrameError, Inbox, put, read};

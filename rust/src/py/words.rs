@@ -4,7 +4,7 @@ use pyo3::prelude::*;
 
 use super::text::constant;
 use crate::engine::effect::Outcome;
-use crate::engine::fleet::health::{Failure, Unread};
+use crate::engine::fleet::failure::{Failure, Unread};
 use crate::engine::router::ProbedState;
 
 const FAILURES: [(&str, Failure); 11] = [

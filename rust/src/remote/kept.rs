@@ -5,7 +5,7 @@ use std::fmt;
 use super::frame::{self, Hashes};
 use super::submitted::{Body, Course, Failed, Submit};
 use super::up::Up;
-use crate::engine::fleet::health::Failure;
+use crate::engine::fleet::failure::Failure;
 use crate::engine::router::{Part, Report};
 
 /// What a worker keeps of a request that the engine process knows: the frame that it sent.

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::frame::Hashes;
-use crate::engine::fleet::health::Failure;
+use crate::engine::fleet::failure::Failure;
 use crate::engine::router::{Ask, Part};
 use crate::http::route::Route;
 use crate::prompt::Digest;

@@ -7,7 +7,7 @@ use super::mail::Mail;
 use super::submitted::{Body, Course, Failed, Head, Submit};
 use super::up::{Told, Up};
 use super::*;
-use crate::engine::fleet::health::Failure;
+use crate::engine::fleet::failure::Failure;
 use crate::engine::router::{Part, Report, Usage};
 use crate::http::route::Route;
 use crate::prompt::class::Class;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::frame::{Bytes, Hashes};
 use super::submitted::Submit;
 use crate::engine::effect::Outcome;
-use crate::engine::fleet::health::Failure;
+use crate::engine::fleet::failure::Failure;
 use crate::engine::router::{Report, Usage};
 
 /// One report.

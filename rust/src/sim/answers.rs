@@ -5,7 +5,7 @@ use super::replica::Progress;
 use super::requests::FIRST_BYTES;
 use super::simulator::Simulator;
 use crate::engine::effect::Outcome;
-use crate::engine::fleet::health::Failure;
+use crate::engine::fleet::failure::Failure;
 use crate::engine::hold::Tokens;
 use crate::engine::router::{Report, Usage};
 use crate::id::RequestId;
@@ -203,7 +203,7 @@ impl Simulator {
         } else {
             &mut live.tries
         };
-        *tries -= u32::from(failure.refused() || failure.unreached(false));
+        *tries -= u32::from(failure.free(false));
         let mut out = std::mem::take(&mut self.out);
         self.balancers[balancer as usize].retry(id, failure, now_ns, &mut out);
         self.act(balancer, out);

@@ -9,7 +9,7 @@ use super::result::BalancerReport;
 use super::scenario::Group;
 use crate::engine::config::Config;
 use crate::engine::effect::{Effect, Outcome};
-use crate::engine::fleet::health::{Failure, Unread};
+use crate::engine::fleet::failure::{Failure, Unread};
 use crate::engine::hold::Tokens;
 use crate::engine::router::{Ask, Forwarded, ModelList, Report, Router};
 use crate::http::route::Route;

@@ -9,7 +9,7 @@ use super::scenario::nanos;
 use super::simulator::{Answer, SECOND_NS, Simulator};
 use super::workload::small;
 use crate::engine::effect::Effect;
-use crate::engine::fleet::health::Failure;
+use crate::engine::fleet::failure::Failure;
 use crate::id::{Nanos, RequestId};
 
 /// Bytes of a metrics page: as vLLM's.

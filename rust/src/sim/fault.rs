@@ -13,7 +13,7 @@
 
 use serde::Deserialize;
 
-use crate::engine::fleet::health::Failure;
+use crate::engine::fleet::failure::Failure;
 
 /// How a replica's metrics lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

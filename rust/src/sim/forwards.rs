@@ -6,7 +6,7 @@ use super::requests::{FIRST_BYTES, bytes};
 use super::scenario::nanos;
 use super::simulator::Simulator;
 use crate::engine::effect::{Effect, Forward, Outcome};
-use crate::engine::fleet::health::Failure;
+use crate::engine::fleet::failure::Failure;
 use crate::engine::router::{Forwarded, Report, Usage};
 use crate::id::{PeerId, RequestId};
 use crate::time::Instant;
@@ -225,7 +225,7 @@ impl Simulator {
             return;
         }
         // Nothing was begun there.
-        let free = failure.refused() || failure.unreached(false);
+        let free = failure.free(false);
         live.tries -= u32::from(free);
         let balancer = live.balancer;
         let mut out = std::mem::take(&mut self.out);

@@ -5,7 +5,7 @@ use super::region::state::{JUDGE_NS, SILENT_NS};
 use super::scenario::Group;
 use super::simulator::Simulator;
 use super::workload::small;
-use crate::engine::fleet::health::Failure;
+use crate::engine::fleet::failure::Failure;
 use crate::engine::mesh::peer::Presence;
 use crate::id::{PeerId, RequestId};
 use crate::time::Instant;

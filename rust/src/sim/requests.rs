@@ -10,7 +10,7 @@ use super::scenario::{Key, Mode, nanos};
 use super::simulator::Simulator;
 use super::workload::{NO_TURN, small};
 use crate::engine::effect::{Effect, Forward, Outcome, Push};
-use crate::engine::fleet::health::Failure;
+use crate::engine::fleet::failure::Failure;
 use crate::engine::plant::Plant;
 use crate::engine::router::Report;
 use crate::id::{Nanos, RequestId};

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::receipt;
 use crate::engine::effect::Effect;
-use crate::engine::fleet::health::Failure;
+use crate::engine::fleet::failure::Failure;
 use crate::engine::receipts::{Asked, End, Receipts};
 use crate::engine::router::{Ask, Router};
 use crate::id::RequestId;

@@ -1,7 +1,8 @@
 //! The beginning and the end of attempts at replicas.
 
 use super::Fleet;
-use super::health::{Failure, Health, Pool};
+use super::failure::Failure;
+use super::health::{Health, Pool};
 use super::member::Full;
 use crate::engine::config::Config;
 use crate::engine::demand::Lane;

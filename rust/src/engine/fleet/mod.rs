@@ -10,8 +10,8 @@ mod answers;
 mod attempts;
 mod check;
 mod eligible;
+pub mod failure;
 pub mod figures;
-
 pub mod forecast;
 pub mod gate;
 pub mod health;

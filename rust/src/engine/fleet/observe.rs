@@ -1,6 +1,6 @@
 //! Takes in what probes of replicas found.
 
-use super::health::{Failure, Unread};
+use super::failure::{Failure, Unread};
 use super::snapshot::Snapshot;
 use super::{Fleet, Probed};
 use crate::engine::config::Config;

@@ -3,7 +3,7 @@
 use super::Mesh;
 use crate::engine::ask::Usage;
 use crate::engine::effect::Outcome;
-use crate::engine::fleet::health::Failure;
+use crate::engine::fleet::failure::Failure;
 use crate::id::{ModelId, PeerId, PeerSlot};
 use crate::time::Instant;
 

@@ -1,7 +1,7 @@
 //! What a client reads when a request is refused.
 
 use super::request::NoPlace;
-use crate::engine::fleet::health::Failure;
+use crate::engine::fleet::failure::Failure;
 use crate::engine::hold::Full;
 use crate::engine::refusal::Refusal;
 use crate::tenant::Tenant;

@@ -9,7 +9,7 @@ use crate::engine::cache::{Cache, Confirmed};
 use crate::engine::demand::ELSEWHERE;
 use crate::engine::demand::Lane;
 use crate::engine::effect::{Effect, Outcome};
-use crate::engine::fleet::health::Failure;
+use crate::engine::fleet::failure::Failure;
 use crate::engine::fleet::member::Member;
 use crate::engine::hold::{End, Payer};
 use crate::engine::plant::Plant;

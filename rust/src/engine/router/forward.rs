@@ -5,7 +5,7 @@ use crate::engine::ask::Usage;
 use crate::engine::choose::There;
 use crate::engine::demand::ELSEWHERE;
 use crate::engine::effect::{Effect, Forward, Outcome};
-use crate::engine::fleet::health::Failure;
+use crate::engine::fleet::failure::Failure;
 use crate::engine::hold::{Head, Partition};
 use crate::engine::mesh::Away;
 use crate::engine::plant::Plant;

@@ -2,7 +2,7 @@
 
 use super::Router;
 use crate::engine::config::UnknownModels;
-use crate::engine::fleet::health::Failure;
+use crate::engine::fleet::failure::Failure;
 use crate::engine::mesh::residency::ANYWHERE;
 use crate::engine::plant::Plant;
 use crate::engine::refusal::Refusal;

@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 use super::Router;
 use crate::engine::ask::{Report, Usage};
 use crate::engine::effect::Effect;
-use crate::engine::fleet::health::Failure;
+use crate::engine::fleet::failure::Failure;
 use crate::engine::requests::request::{Given, Request};
 use crate::id::RequestId;
 use crate::time::{Instant, Span};

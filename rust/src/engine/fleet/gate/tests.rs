@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::engine::config::AllowanceRule;
-use crate::engine::fleet::health::{Failure, Pool};
+use crate::engine::fleet::failure::Failure;
+use crate::engine::fleet::health::Pool;
 use crate::engine::fleet::replica::Need;
 use crate::engine::fleet::snapshot::Snapshot;
 use crate::id::RequestId;

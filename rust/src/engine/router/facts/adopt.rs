@@ -10,7 +10,7 @@ use super::super::{AlreadyKnown, Ask, Router};
 use crate::engine::choose::Here;
 use crate::engine::demand::{Demand, Lane};
 use crate::engine::effect::Effect;
-use crate::engine::fleet::health::Failure;
+use crate::engine::fleet::failure::Failure;
 use crate::engine::fleet::member::Member;
 use crate::engine::hold::Payer;
 use crate::engine::refusal::Refusal;

@@ -3,7 +3,7 @@
 use super::super::Router;
 use crate::engine::effect::Effect;
 use crate::engine::fleet::Probed;
-use crate::engine::fleet::health::Unread;
+use crate::engine::fleet::failure::Unread;
 use crate::engine::fleet::models::ModelList;
 use crate::engine::fleet::notice::Leave;
 use crate::engine::fleet::probes::ProbedState;

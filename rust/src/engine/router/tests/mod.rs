@@ -31,7 +31,7 @@ mod waiting;
 use super::*;
 use crate::engine::config::{AllowanceRule, ClassRule, Policy, PushRule};
 use crate::engine::effect::{Outcome, Push, Reject, Tell};
-use crate::engine::fleet::health::{Failure, Unread};
+use crate::engine::fleet::failure::{Failure, Unread};
 use crate::engine::fleet::snapshot::Snapshot;
 use crate::engine::mesh::peer::Presence;
 use crate::http::route::Route;

@@ -276,7 +276,7 @@ impl Oracle {
 
     fn fail_one(&mut self, id: u64, failure: Failure, sent: bool) -> Vec<Effect> {
         let live = self.live.get_mut(&id).unwrap();
-        live.attempts -= u32::from(failure.refused());
+        live.attempts -= u32::from(failure.free(sent));
         if let At::Replica { replica, .. } = live.at {
             live.tried.push(replica);
         }

@@ -67,7 +67,10 @@ fn a_replica_that_was_gone_after_it_had_the_request_costs_an_attempt() {
     let mut drive = Drive::new(config(), 6);
     drive.submit("m");
     assert_eq!(pushed(&drive.retry(1, Failure::Connect, true)).2, 2);
-    assert_eq!(failed(&mut drive, 1, Failure::Connect).1, "upstream_connect");
+    assert_eq!(
+        failed(&mut drive, 1, Failure::Connect).1,
+        "upstream_connect"
+    );
 }
 
 #[test]
