@@ -261,6 +261,31 @@ def sample_sum(page: str, name: str) -> float:
 
 
 @contextmanager
+def told_ready(arguments: Sequence[str]) -> Iterator[tuple[dict[str, str], Callable[[], bool]]]:
+    """Variables for a balancer with these arguments, and whether it has said that all its processes serve.
+
+    That matters where it has workers: until its supervisor has heard of all that they serve, the death of
+    one ends all, and ``/ready`` or ``/state`` may tell of them a moment sooner. Others are not asked.
+    """
+    if "--workers" not in arguments:
+        yield {}, lambda: True
+        return
+    with tempfile.TemporaryDirectory(prefix="skylb-test-") as directory:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.bind(path := f"{directory}/notify")
+            sock.setblocking(False)
+            said: list[bytes] = []
+
+            def ready() -> bool:
+                with suppress(BlockingIOError):
+                    while True:
+                        said.extend(sock.recv(4096).splitlines())
+                return b"READY=1" in said
+
+            yield {"NOTIFY_SOCKET": path}, ready
+
+
+@contextmanager
 def balancer(
     *replicas: str, arguments: list[str] | None = None, wait_ready: bool = True
 ) -> Iterator[Balancer]:
@@ -271,21 +296,25 @@ def balancer(
     command += ["--access-log", str(access_log), "--log-format", "json"]
     for replica in replicas:
         command += ["--replica", replica]
-    child = Child([*command, *(arguments or [])])
-    try:
-        path = "ready" if wait_ready else "health"
-        child.require(
-            lambda: answers(f"http://127.0.0.1:{admin_port}/{path}"),
-            timeout_s=PATIENCE_S,
-            what="balancer ready",
-        )
-        yield Balancer(child, port, admin_port, access_log)
-    except BaseException:
-        print(f"balancer said:\n{child.text()[-3000:]}\n{access_log.read_text()[-3000:]}")
-        raise
-    finally:
-        child.stop()
-        access_log.unlink(missing_ok=True)
+    command += arguments or []
+    with told_ready(command) as (variables, told):
+        child = Child(command, environment=variables)
+        try:
+            path = "ready" if wait_ready else "health"
+            child.require(
+                lambda: answers(f"http://127.0.0.1:{admin_port}/{path}"),
+                timeout_s=PATIENCE_S,
+                what="balancer ready",
+            )
+            if wait_ready:
+                child.require(told, what="all its processes ready")
+            yield Balancer(child, port, admin_port, access_log)
+        except BaseException:
+            print(f"balancer said:\n{child.text()[-3000:]}\n{access_log.read_text()[-3000:]}")
+            raise
+        finally:
+            child.stop()
+            access_log.unlink(missing_ok=True)
 
 
 @contextmanager

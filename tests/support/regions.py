@@ -6,14 +6,24 @@ import os
 import socket
 import tempfile
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.support.namespaces import Namespaces
-from tests.support.processes import SKYLB, Balancer, Child, answers, eventually, free_port, get, start_mocks
+from tests.support.processes import (
+    SKYLB,
+    Balancer,
+    Child,
+    answers,
+    eventually,
+    free_port,
+    get,
+    start_mocks,
+    told_ready,
+)
 
 SLOW = ("--profile", "l4-8b", "--time-scale", "0.2", "--max-num-seqs", "4")
 """Mock replicas that four requests fill each."""
@@ -199,6 +209,7 @@ def regions(
     their peers stand in a file, which `Region.peers_file` names.
     """
     found = Regions()
+    told: dict[str, Callable[[], bool]] = {}
     ports = {name: tuple(free_port() for _ in range(4)) for name in names}
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="skylb-regions-")))
@@ -222,12 +233,14 @@ def regions(
                     *arguments,
                 ]
                 command += ["--region", one_region or name, *(own or {}).get(name, ())]
-                front = Balancer(Child(command), ports[name][0], ports[name][1], log)
+                variables, told[name] = stack.enter_context(told_ready(command))
+                front = Balancer(Child(command, environment=variables), ports[name][0], ports[name][1], log)
                 region = Region(name, urls, front, command, ports[name][3], found.net)
                 stack.callback(lambda region=region: region.front.child.stop())
                 found.by_name[name] = region
-            for region in found.by_name.values():
+            for name, region in found.by_name.items():
                 region.ready()
+                region.front.child.require(told[name], what=f"all processes of {name} ready")
             found.settled()
             yield found
         except BaseException:
