@@ -103,6 +103,8 @@ def eventually(
     patience = Patience(timeout_s, of)
     while not (value := probe()):
         if why := patience.over():
+            if value := probe():  # it has come since the last look, and be it with the end of the process
+                return value
             said = "".join(f"\n{child.text()[-3000:]}" for child in of[:1])
             message = f"{what}: {why}; last: {value!r}{said}"
             raise AssertionError(message)
