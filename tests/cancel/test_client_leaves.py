@@ -8,7 +8,16 @@ import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.support.processes import Balancer, balancer, eventually, get, mocks, sample_sum, start_mocks
+from tests.support.processes import (
+    PATIENCE_S,
+    Balancer,
+    balancer,
+    eventually,
+    get,
+    mocks,
+    sample_sum,
+    start_mocks,
+)
 from tests.support.raw import Connection, chat, request, until
 
 CLIENTS = 1000
@@ -18,7 +27,7 @@ def fault(url: str, **switches: object) -> None:
     """Sets failure switches of a mock replica."""
     body = json.dumps(switches).encode()
     urllib.request.urlopen(
-        urllib.request.Request(f"{url}/mock/faults", data=body, method="POST"), timeout=5
+        urllib.request.Request(f"{url}/mock/faults", data=body, method="POST"), timeout=PATIENCE_S
     ).close()
 
 
@@ -46,11 +55,9 @@ async def crowd(port: int, count: int, data: bytes) -> list[Connection]:
 
 def check_rest(front: Balancer, before: int) -> None:
     """Everything is back to zero, connections included, and 499 was logged for each client."""
-    eventually(lambda: at_rest(front), timeout_s=10, what="counters back to zero")
-    eventually(lambda: descriptors(front) <= before + 8, timeout_s=10, what="connections closed")
-    eventually(
-        lambda: sum(e["status"] == 499 for e in front.log()) == CLIENTS, timeout_s=5, what="499 in the log"
-    )
+    eventually(lambda: at_rest(front), what="counters back to zero")
+    eventually(lambda: descriptors(front) <= before + 8, what="connections closed")
+    eventually(lambda: sum(e["status"] == 499 for e in front.log()) == CLIENTS, what="499 in the log")
 
 
 def test_a_thousand_clients_leave_while_streaming() -> None:

@@ -14,13 +14,12 @@ from urllib.request import Request, urlopen
 import pytest
 
 from skylb._core import ResponseReader
-from tests.support.processes import Balancer, balancer, eventually, mocks
+from tests.support.processes import PATIENCE_S, Balancer, balancer, eventually, mocks
 from tests.support.raw import Connection, ask, chat, request
 from tests.support.report import started
 
 TLS = Path(__file__).parents[1] / "support" / "tls"
 MIB = 1 << 20
-PATIENCE_S = 30.0
 HEALTH = b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n"
 
 
@@ -136,7 +135,7 @@ def test_a_client_with_tls_that_sends_everything_first_gets_its_refusal(replica:
             ):
                 assert first_send_then_read(sock, large(mib * MIB, head))[0] == status, name
     finally:
-        assert running.child.stop() == 0
+        assert running.child.stop(PATIENCE_S) == 0
 
 
 def test_a_body_for_which_there_is_no_memory_is_refused_and_read(replica: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from skylb import _core
-from tests.support.processes import SKYLB, Child, eventually, get, mocks
+from tests.support.processes import PATIENCE_S, SKYLB, Child, eventually, get, mocks
 from tests.support.report import started
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,7 +82,7 @@ def test_its_health_check_passes_while_the_program_runs_and_fails_otherwise() ->
     try:
         assert check(balancer.admin) == 0, "it is alive, though no replica is"
     finally:
-        assert balancer.child.stop() == 0
+        assert balancer.child.stop(PATIENCE_S) == 0
     assert check(balancer.admin) != 0
 
 
@@ -116,4 +116,4 @@ def test_the_program_needs_no_file_system_that_it_can_write_to(tmp_path: Path) -
             assert get(f"{admin}/metrics")
             assert "Read-only" not in child.text()
         finally:
-            assert child.stop() == 0
+            assert child.stop(PATIENCE_S) == 0

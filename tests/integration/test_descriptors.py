@@ -172,4 +172,4 @@ def test_a_process_started_without_standard_descriptors_serves_and_ends_as_other
             )
             assert asyncio.run(ask(port, request(chat("hello")))).status == 200
         finally:
-            assert child.stop() == 0
+            assert child.stop(PATIENCE_S) == 0

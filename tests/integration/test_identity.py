@@ -15,7 +15,7 @@ from skylb.app import Service
 from skylb.config import Settings
 from tests.support.mock import run
 from tests.support.plane import until
-from tests.support.processes import Balancer, balancer, eventually, free_port, mocks
+from tests.support.processes import PATIENCE_S, Balancer, balancer, eventually, free_port, mocks
 from tests.support.raw import Connection, ask, chat, request
 
 HOME = ["--region", "us", "--residency", "acme/*=eu", "--tenant-header", "X-Tenant"]
@@ -81,7 +81,7 @@ def test_clients_of_a_unix_socket_are_answered_and_are_never_a_trusted_front(tmp
         for tenant, line in (("acme", b"HTTP/1.1 403 "), ("globex", b"HTTP/1.1 403 ")):
             with closing(socket.socket(socket.AF_UNIX)) as client:
                 client.connect(str(path))
-                client.settimeout(10)
+                client.settimeout(PATIENCE_S)
                 client.sendall(request(chat("hello"), headers=[f"X-Tenant: {tenant}"]))
                 assert client.recv(65536).startswith(line)
         assert logged(front, "client", 2) == [None, None]

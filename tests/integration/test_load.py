@@ -14,7 +14,7 @@ import pytest
 from skylb.errors import ConfigError, SkyLBError
 from skylb.tools.load import LoadSettings, Report, prepare, render, run
 from skylb.tools.load.settings import SyntheticSettings, parse_target
-from tests.support.processes import SKYLB, Child, free_port, mocks
+from tests.support.processes import PATIENCE_S, SKYLB, Child, free_port, mocks
 from tests.support.recorder import recording
 
 pytestmark = pytest.mark.any_clock
@@ -421,7 +421,7 @@ def test_the_command_prints_and_writes_its_report(tmp_path: Path) -> None:
     with mocks(2, "--time-scale", "0.001") as urls:
         targets = ["--target", urls[0], "--target", urls[1]]
         with command(*targets, "--sessions", "3", "--time-scale", "0.001", "--json-file", str(path)) as child:
-            assert child.popen.wait(30) == 0
+            assert child.popen.wait(PATIENCE_S) == 0
             text = child.text()
     report = msgspec.json.decode(path.read_bytes(), type=Report)
     assert report.total.ok == report.workload_requests
@@ -439,7 +439,7 @@ def test_interrupted_it_reports_what_it_has(tmp_path: Path) -> None:
     ):
         child.require(lambda: " in flight" in child.text(), timeout_s=30, what="progress")
         child.send(signal.SIGINT)
-        assert child.popen.wait(10) in {0, 1}  # 1 if nothing had been answered yet
+        assert child.popen.wait(PATIENCE_S) in {0, 1}  # 1 if nothing had been answered yet
         text = child.text()
     report = msgspec.json.decode(path.read_bytes(), type=Report)
     total = report.total
@@ -453,7 +453,7 @@ def test_a_load_of_which_nothing_was_answered_fails() -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
     few = ["--synthetic-users", "1", "--synthetic-sessions", "1", "--synthetic-turns", "1"]
     with command("--target", nowhere, "--model", "m", *few) as child:
-        assert child.popen.wait(30) == 1
+        assert child.popen.wait(PATIENCE_S) == 1
         assert "error connect" in child.text()
 
 
@@ -461,7 +461,7 @@ def test_a_broken_workload_ends_the_command_with_its_name_and_line(tmp_path: Pat
     path = tmp_path / "broken.jsonl"
     path.write_text('{"id": 1}\n')
     with command("--target", "http://127.0.0.1:9", "--workload", str(path)) as child:
-        assert child.popen.wait(30) == 1
+        assert child.popen.wait(PATIENCE_S) == 1
         assert f"{path}, line 1: " in child.text()
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from skylb.addresses import parse_replica
-from tests.support.processes import SKYLB, Child, answers, balancer, eventually, get, mocks
+from tests.support.processes import PATIENCE_S, SKYLB, Child, answers, balancer, eventually, get, mocks
 from tests.support.report import started, status_of
 
 pytestmark = pytest.mark.any_clock
@@ -37,7 +37,9 @@ def start(*arguments: str, replica: str = DOWN) -> Iterator[tuple[Child, str, st
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     """One command to its end."""
-    return subprocess.run([*SKYLB, *arguments], capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(
+        [*SKYLB, *arguments], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
 
 
 def test_a_bad_configuration_ends_with_status_2_and_all_its_faults() -> None:
@@ -99,14 +101,16 @@ def test_replicas_that_are_down_are_reported_and_are_no_error() -> None:
         assert status_of(f"{admin}/health") == 200
         assert status_of(f"{admin}/ready") == 503
         assert status_of(f"{clients}/v1/chat/completions") == 405
-        assert child.stop() == 0
+        assert child.stop(PATIENCE_S) == 0
 
 
 def test_the_line_to_try_works() -> None:
     with mocks(1, "--profile", "instant") as urls, start(replica=urls[0]) as (child, _, _):
         line = re.search(r"^try: (curl .*)$", child.text(), re.MULTILINE)
         assert line is not None
-        answer = subprocess.run(line[1], shell=True, capture_output=True, text=True, timeout=30, check=True)
+        answer = subprocess.run(
+            line[1], shell=True, capture_output=True, text=True, timeout=PATIENCE_S, check=True
+        )
         assert answer.stdout.rstrip().endswith("data: [DONE]")
 
 
@@ -116,14 +120,14 @@ def test_sigterm_lets_a_stream_end_and_turns_new_clients_away() -> None:
         request = urllib.request.Request(
             f"{clients}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=30) as stream:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as stream:
             first = stream.readline()
             child.send(signal.SIGTERM)
             eventually(lambda: status_of(f"{admin}/ready") == 503, what="not ready")
             assert not answers(f"{clients}/v1/models")  # refused, or reset where it was in the backlog
             rest = stream.read()
         assert (first + rest).rstrip().endswith(b"data: [DONE]")
-        assert child.popen.wait(10) == 0
+        assert child.popen.wait(PATIENCE_S) == 0
 
 
 def test_a_second_signal_ends_at_once() -> None:
@@ -140,7 +144,7 @@ def test_a_second_signal_ends_at_once() -> None:
         eventually(lambda: status_of(f"{admin}/ready") == 503, what="not ready")
         assert child.alive()
         child.send(signal.SIGINT)
-        assert child.popen.wait(10) == 0
+        assert child.popen.wait(PATIENCE_S) == 0
 
 
 def address_of(url: str) -> tuple[str, int]:
@@ -176,7 +180,7 @@ def test_unix_sockets_serve_and_are_removed_at_the_end(tmp_path: Path) -> None:
             client.connect(str(path))
             client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             assert client.recv(65536).startswith(b"HTTP/1.1 ")
-        assert child.stop() == 0
+        assert child.stop(PATIENCE_S) == 0
     assert not path.exists()
 
 

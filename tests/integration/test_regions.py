@@ -15,7 +15,7 @@ from functools import partial
 import pytest
 
 from skylb.data.crossing import SILENT_S
-from tests.support.processes import SKYLB, eventually
+from tests.support.processes import PATIENCE_S, SKYLB, eventually
 from tests.support.raw import Answer, ask, chat, request
 from tests.support.regions import Region, Regions, regions
 
@@ -204,7 +204,7 @@ def switch_faults(region: Region, **faults: object) -> None:
     """Changes what is wrong with a region's mock replicas."""
     for url in region.replicas:
         data = json.dumps(faults).encode()
-        urllib.request.urlopen(urllib.request.Request(f"{url}/mock/faults", data), timeout=5).close()
+        urllib.request.urlopen(urllib.request.Request(f"{url}/mock/faults", data), timeout=PATIENCE_S).close()
 
 
 def test_a_request_is_tried_twice_over_both_balancers_and_not_more(three: Regions) -> None:
@@ -335,7 +335,7 @@ def test_a_killed_balancer_loses_nothing_of_others_and_its_replicas_are_adopted_
 def test_a_balancer_that_stops_says_so_and_its_replicas_are_adopted_at_once(three: Regions) -> None:
     us, eu, asia = three["us"], three["eu"], three["asia"]
     eu.front.child.send(signal.SIGTERM)
-    assert eu.front.child.popen.wait(20) == 0
+    assert eu.front.child.popen.wait(PATIENCE_S) == 0
     row = us.peers()["eu"]
     assert (row["state"], row["fault"]) == ("dead", "it stopped")
     eventually(

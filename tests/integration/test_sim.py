@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import SKYLB, Child
+from tests.support.processes import PATIENCE_S, SKYLB, Child
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -95,7 +95,7 @@ def test_ctrl_c_reports_what_there_is(tmp_path: Path) -> None:
     try:
         child.require(lambda: " runs  " in child.text(), timeout_s=30, what="progress")
         child.send(signal.SIGINT)
-        assert child.popen.wait(20) == 130
+        assert child.popen.wait(PATIENCE_S) == 130
         assert "INTERRUPTED: 0 of 4 runs are whole" in child.text()
         assert json.loads(report.read_text())["interrupted"]
     finally:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import SKYLB, Child, eventually, get, mocks, sample_sum
+from tests.support.processes import PATIENCE_S, SKYLB, Child, eventually, get, mocks, sample_sum
 from tests.support.report import Started, started
 
 TLS = Path(__file__).parents[1] / "support" / "tls"
@@ -48,10 +48,10 @@ def serving(*arguments: str, replica: str) -> Iterator[Started]:
     """A balancer that has a ready replica."""
     balancer = started("--replica", replica, *arguments)
     try:
-        eventually(balancer.ready, timeout_s=10, what="ready")
+        eventually(balancer.ready, what="ready")
         yield balancer
     finally:
-        assert balancer.child.stop() == 0
+        assert balancer.child.stop(PATIENCE_S) == 0
 
 
 def test_tls_clients_get_the_certificate_alpn_and_an_answer() -> None:

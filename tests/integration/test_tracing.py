@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.otlp import Receiver, receiver
-from tests.support.processes import Balancer, balancer, eventually, free_port
+from tests.support.processes import PATIENCE_S, Balancer, balancer, eventually, free_port
 from tests.support.raw import ask, chat, request
 from tests.support.recorder import recording
 from tests.support.tracing import CLIENT, arrived, forwarded_is_one_trace, one, send, streams
@@ -188,4 +188,4 @@ def test_a_collector_that_hangs_does_not_keep_the_balancer_from_stopping(collect
     with recording("m") as replica, balancer(replica.url, arguments=flags(collector)) as front:
         send(front.port)
         eventually(lambda: collector.posts, what="a post")
-        assert front.child.stop() == 0
+        assert front.child.stop(PATIENCE_S) == 0

@@ -14,6 +14,7 @@ from typing import Any
 
 from tests.support.namespaces import Namespaces
 from tests.support.processes import (
+    PATIENCE_S,
     SKYLB,
     Balancer,
     Child,
@@ -63,7 +64,7 @@ class Region:
     def verb(self, path: str) -> Any:
         """A POST to the admin listener."""
         request = urllib.request.Request(f"{self.front.admin}{path}", method="POST", data=b"")
-        with self.inside(), urllib.request.urlopen(request, timeout=5) as answer:
+        with self.inside(), urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
             return json.loads(answer.read())
 
     def serves(self) -> set[str]:
