@@ -19,6 +19,7 @@ from tests.support.workers import (
     at_rest,
     engine_pid,
     engine_pid_if_any,
+    frozen,
     in_flight,
     later,
     pids,
@@ -69,11 +70,12 @@ def test_a_client_that_leaves_gives_its_place_back() -> None:
 def test_a_worker_that_is_killed_takes_its_own_streams_and_is_started_again() -> None:
     async def run(front: Balancer) -> None:
         async with streams(front, 10) as tasks:
-            await later(lambda: in_flight(front) == 10, "ten are in flight")
-            await later(lambda: sum(shares(front).values()) == 10, "workers tell of all")
-            before, lost = pids(front), shares(front)[1]
-            os.kill(before[1], signal.SIGKILL)
-            await later(lambda: in_flight(front) <= 10 - lost, "its places are given back")
+            with frozen(front):
+                await later(lambda: in_flight(front) == 10, "ten are in flight")
+                await later(lambda: sum(shares(front).values()) == 10, "workers tell of all")
+                before, lost = pids(front), shares(front)[1]
+                os.kill(before[1], signal.SIGKILL)
+                await later(lambda: in_flight(front) == 10 - lost, "its places are given back")
             answers = await asyncio.gather(*tasks)
             assert sum(map(whole, answers)) == 10 - lost
             await later(lambda: pids(front).get(1) not in {before[1], None}, "it is there again")
@@ -176,9 +178,10 @@ def test_an_engine_process_may_be_killed_again_and_again() -> None:
 def test_requests_that_wait_for_room_wait_on_when_the_engine_process_is_killed() -> None:
     async def run(front: Balancer) -> None:
         async with streams(front, 1, tokens=100) as tasks:
-            held = [asyncio.create_task(ask(front.port, streaming(f"held-{n}", 2))) for n in range(5)]
-            await later(lambda: front.state()["engine"]["hold"]["requests"] == 5, "five are held")
-            os.kill(engine_pid(front), signal.SIGKILL)
+            with frozen(front):
+                held = [asyncio.create_task(ask(front.port, streaming(f"held-{n}", 2))) for n in range(5)]
+                await later(lambda: front.state()["engine"]["hold"]["requests"] == 5, "five are held")
+                os.kill(engine_pid(front), signal.SIGKILL)
             assert all(map(whole, await asyncio.gather(*held)))
             assert whole(await tasks[0])
         await later(lambda: at_rest(front), "rest")

@@ -2,16 +2,18 @@
 
 import asyncio
 import ctypes
+import json
 import os
 import socket
 import struct
+import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from tests.support.processes import Balancer, balancer, eventually, mocks
+from tests.support.processes import PATIENCE_S, Balancer, balancer, eventually, mocks
 from tests.support.raw import Answer, Connection, chat, request
 
 STEADY = ("--profile", "l4-8b", "--time-scale", "0.5")
@@ -98,6 +100,23 @@ async def streams(
         for connection in connections:
             connection.abort()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@contextmanager
+def frozen(front: Balancer) -> Iterator[None]:
+    """The engines of all replicas stand still meanwhile: no stream ends, however long a test takes."""
+    urls = [replica["name"] for replica in front.state()["engine"]["replicas"]]
+
+    def stand(*, still: bool) -> None:
+        for url in urls:
+            body = json.dumps({"freeze": still}).encode()
+            urllib.request.urlopen(f"{url}/mock/faults", body, timeout=PATIENCE_S).close()
+
+    stand(still=True)
+    try:
+        yield
+    finally:
+        stand(still=False)
 
 
 async def rest(connection: Connection) -> Answer:
