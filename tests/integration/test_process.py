@@ -14,7 +14,17 @@ from pathlib import Path
 import pytest
 
 from skylb.addresses import parse_replica
-from tests.support.processes import PATIENCE_S, SKYLB, Child, answers, balancer, eventually, get, mocks
+from tests.support.processes import (
+    PATIENCE_S,
+    SKYLB,
+    Child,
+    answers,
+    balancer,
+    eventually,
+    get,
+    mocks,
+    standing_still,
+)
 from tests.support.report import started, status_of
 
 pytestmark = pytest.mark.any_clock
@@ -122,9 +132,10 @@ def test_sigterm_lets_a_stream_end_and_turns_new_clients_away() -> None:
         )
         with urllib.request.urlopen(request, timeout=PATIENCE_S) as stream:
             first = stream.readline()
-            child.send(signal.SIGTERM)
-            eventually(lambda: status_of(f"{admin}/ready") == 503, what="not ready")
-            assert not answers(f"{clients}/v1/models")  # refused, or reset where it was in the backlog
+            with standing_still(*urls):
+                child.send(signal.SIGTERM)
+                eventually(lambda: status_of(f"{admin}/ready") == 503, what="not ready")
+                assert not answers(f"{clients}/v1/models")  # refused, or reset where it was in the backlog
             rest = stream.read()
         assert (first + rest).rstrip().endswith(b"data: [DONE]")
         assert child.popen.wait(PATIENCE_S) == 0

@@ -79,7 +79,7 @@ class Patience:
         if now - self._looked < LOOK_S:
             return ""
         self._looked, cpu_s = now, sum(child.cpu_s() for child in self._of)
-        if cpu_s > self._last_s:
+        if cpu_s != self._last_s:  # less: one of its processes has ended
             self._last_s, self._moved = cpu_s, now
         if cpu_s - self._began_s > self._timeout_s * len(self._of):
             return f"not within {self._timeout_s} s of CPU time"
@@ -180,14 +180,22 @@ class Child:
         return self.popen.poll() is None
 
     def cpu_s(self) -> float:
-        """CPU time of it and of all that it started, as far as they run."""
-        ticks = 0
+        """CPU time of it and of all that it started, in whichever session, as far as they run."""
+        found: dict[int, tuple[int, int, int]] = {}
         for stat in Path("/proc").glob("[0-9]*/stat"):
             with suppress(OSError):  # it ended meanwhile
                 fields = stat.read_text().rpartition(")")[2].split()
-                if int(fields[3]) == self.pid:  # its session
-                    ticks += int(fields[11]) + int(fields[12])
-        return ticks / TICKS_PER_S
+                ticks = int(fields[11]) + int(fields[12])
+                found[int(stat.parent.name)] = int(fields[1]), int(fields[3]), ticks
+        own = {self.pid}
+        while more := {pid for pid, of in found.items() if pid not in own and own & {*of[:2]}}:
+            own |= more
+        return sum(found[pid][2] for pid in own & found.keys()) / TICKS_PER_S
+
+    def ends(self) -> int:
+        """Its exit status, once it has ended, for as long as it gets on."""
+        self.require(lambda: not self.alive(), what="its end")
+        return int(self.popen.returncode)
 
     def require(
         self, condition: Callable[[], T | Literal[False] | None], *, timeout_s: float = PATIENCE_S, what: str
@@ -345,3 +353,19 @@ def start_mocks(
         )
         undo.pop_all()
     return child, urls[:count]
+
+
+@contextmanager
+def standing_still(*urls: str) -> Iterator[None]:
+    """The engines of mock replicas compute nothing meanwhile: no stream ends, however long a test takes."""
+
+    def switch(*, freeze: bool) -> None:
+        for url in urls:
+            body = json.dumps({"freeze": freeze}).encode()
+            urllib.request.urlopen(f"{url}/mock/faults", body, timeout=PATIENCE_S).close()
+
+    switch(freeze=True)
+    try:
+        yield
+    finally:
+        switch(freeze=False)

@@ -2,18 +2,16 @@
 
 import asyncio
 import ctypes
-import json
 import os
 import socket
 import struct
-import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from tests.support.processes import PATIENCE_S, Balancer, balancer, eventually, mocks
+from tests.support.processes import Balancer, balancer, eventually, mocks, standing_still
 from tests.support.raw import Answer, Connection, chat, request
 
 STEADY = ("--profile", "l4-8b", "--time-scale", "0.5")
@@ -104,19 +102,9 @@ async def streams(
 
 @contextmanager
 def frozen(front: Balancer) -> Iterator[None]:
-    """The engines of all replicas stand still meanwhile: no stream ends, however long a test takes."""
-    urls = [replica["name"] for replica in front.state()["engine"]["replicas"]]
-
-    def stand(*, still: bool) -> None:
-        for url in urls:
-            body = json.dumps({"freeze": still}).encode()
-            urllib.request.urlopen(f"{url}/mock/faults", body, timeout=PATIENCE_S).close()
-
-    stand(still=True)
-    try:
+    """`standing_still`, of all replicas of a balancer."""
+    with standing_still(*(replica["name"] for replica in front.state()["engine"]["replicas"])):
         yield
-    finally:
-        stand(still=False)
 
 
 async def rest(connection: Connection) -> Answer:
