@@ -16,7 +16,7 @@ import pytest
 from skylb.data.context import YIELD_IDLE_S
 from skylb.handover.protocol import VERSION, Hello, Kind, Waiting, encode
 from tests.support.callers import Callers, Door
-from tests.support.manager import listening, manager, service
+from tests.support.manager import asked, listening, manager, service
 from tests.support.processes import (
     PATIENCE_S,
     SKYLB,
@@ -134,7 +134,7 @@ def test_what_cannot_come_up_changes_nothing(path: Path, tmp_path: Path) -> None
         child = Child(
             command(old, "--takeover", *replicas(urls), *own, "--tls-cert", str(bad), "--tls-key", str(bad))
         )
-        assert child.popen.wait(PATIENCE_S) == 2
+        assert child.ends() == 2
         old.child.require(lambda: "this process goes on" in old.child.text(), what="a line in the log")
         assert "it cannot serve: tls_cert" in old.child.text()
         assert get(f"{old.url}/v1/models")
@@ -306,12 +306,14 @@ def test_one_that_fails_after_it_was_ready_changes_nothing(path: Path, tmp_path:
 
 def test_a_second_take_over_at_the_same_time_is_refused(path: Path) -> None:
     own = ["--handover-socket", str(path), "--replica", "http://127.0.0.1:9"]
-    with balancer(arguments=own, wait_ready=False) as old, stranger(path) as other:
-        other.hello()
-        second = Child(command(old, "--takeover", *own))
-        assert second.popen.wait(PATIENCE_S) == 1
-        assert "another hand-over is under way" in second.text()
-        second.stop()
+    with balancer(arguments=own, wait_ready=False) as old:
+        old.child.require(lambda: '"type":"start"' in old.child.text(), what="it hands over from now on")
+        with stranger(path) as other:
+            other.hello()
+            second = Child(command(old, "--takeover", *own))
+            assert second.ends() == 1
+            assert "another hand-over is under way" in second.text()
+            second.stop()
 
 
 def test_one_that_is_killed_while_it_starts_changes_nothing(path: Path) -> None:
@@ -323,7 +325,7 @@ def test_one_that_is_killed_while_it_starts_changes_nothing(path: Path) -> None:
     ):
         late = f"http://127.0.0.1:{silent.getsockname()[1]}"  # its first probe takes all of its time
         child = Child(command(old, "--takeover", *own, "--replica", late))
-        silent.settimeout(PATIENCE_S)
+        child.require(lambda: asked(silent), what="its first probe")
         with silent.accept()[0]:
             child.kill()
         says(old, "it ended before it was ready")
@@ -376,7 +378,7 @@ def test_a_start_that_fails_leaves_the_state_of_the_balancer_that_runs_alone(tmp
         with balancer(*urls, arguments=[*own, "--state-interval-s", "600"]):
             ports = ["--listen", f"127.0.0.1:{free_port()}", "--admin", f"127.0.0.1:{free_port()}"]
             child = Child([*SKYLB, "serve", *ports, *replicas(urls), *own])
-            assert child.popen.wait(PATIENCE_S) == 1
+            assert child.ends() == 1
             assert "--handover-socket: cannot listen" in child.text()
             child.stop()
             assert (tmp_path / "state").read_bytes() == before

@@ -49,7 +49,7 @@ def test_a_start_that_fails_is_never_ready() -> None:
     with manager() as systemd, closing(listening()) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         child = systemd.start(*DOWN, "--listen", address, "--admin", "127.0.0.1:0")
-        assert child.popen.wait(PATIENCE_S) == 1
+        assert child.ends() == 1
         assert not any("READY" in said for said in systemd.read())
         child.stop()
 
@@ -159,7 +159,7 @@ def test_every_socket_that_fits_nothing_is_named_and_nothing_starts(tmp_path: Pa
         plain = stack.enter_context((tmp_path / "file").open("w"))
         sockets = [(stray, ""), (wrong, "clients"), (peer, "peer"), (silent, "client"), (plain, "client")]
         child = systemd.start(*DOWN, *FREE, sockets=sockets)  # type: ignore[arg-type]  # one is no socket
-        assert child.popen.wait(PATIENCE_S) == 2
+        assert child.ends() == 2
         said = child.text()
         assert "5 faults in the configuration" in said
         for fault in (

@@ -142,7 +142,7 @@ def test_new_workers_that_cannot_come_up_change_nothing(tmp_path: Path) -> None:
         bad = [*command(old, "--takeover", "--replica", urls[0], *own)]
         bad[bad.index("--access-log") + 1] = str(tmp_path / "nowhere" / "log")
         child = Child(bad)
-        assert child.popen.wait(PATIENCE_S) != 0
+        assert child.ends() != 0
         child.stop()
         old.child.require(lambda: "this process goes on" in old.child.text(), what="a line in the log")
         assert engine_pid_if_any(old) == before

@@ -12,7 +12,7 @@ import pytest
 
 from skylb.handover.protocol import Kind
 from tests.support.handovers import Side, giver, gives, taker
-from tests.support.manager import listening, manager, service
+from tests.support.manager import asked, listening, manager, service
 from tests.support.processes import PATIENCE_S, SKYLB, Balancer, Child, balancer, eventually, free_port, mocks
 from tests.support.raw import ask, chat, request
 from tests.support.workers import engine_pid, engine_pid_if_any, pids
@@ -54,8 +54,8 @@ def test_the_old_balancer_goes_on_if_its_engine_process_dies_while_the_new_one_s
         before = engine_pid(old)
         late = f"http://127.0.0.1:{silent.getsockname()[1]}"  # its first probe takes all of its time
         child = Child(heir_of(old, *own, *flags(new), "--replica", late))
-        silent.settimeout(PATIENCE_S)
         try:
+            child.require(lambda: asked(silent), what="its first probe")
             with silent.accept()[0]:
                 os.kill(before, signal.SIGKILL)
                 assert child.popen.wait(PATIENCE_S) == -signal.SIGKILL, child.text()
@@ -65,7 +65,8 @@ def test_the_old_balancer_goes_on_if_its_engine_process_dies_while_the_new_one_s
         answers(old)
         child = Child(heir_of(old, *own, *flags(new), "--replica", urls[0]))
         try:
-            assert old.child.popen.wait(PATIENCE_S) == 0, "the next one takes over"
+            child.require(lambda: not old.child.alive(), what="the next one takes over")
+            assert old.child.popen.returncode == 0
             answers(old)
         finally:
             child.stop()

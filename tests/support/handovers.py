@@ -21,6 +21,9 @@ from skylb.handover.protocol import (
 from tests.support.manager import listening
 from tests.support.processes import PATIENCE_S
 
+START_S = 4 * PATIENCE_S
+"""The other side may have processes to start."""
+
 CONNECT = """
 import socket, sys
 sock = socket.socket(socket.AF_UNIX)
@@ -40,7 +43,7 @@ class Side:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._sock.settimeout(PATIENCE_S)
+        self._sock.settimeout(START_S)
         self._waiting = Waiting(sock)
 
     def send(self, kind: Kind, payload: bytes = b"") -> None:
@@ -112,7 +115,7 @@ def taker(path: Path) -> Iterator[Taker]:
 def gives(path: Path) -> Iterator[socket.socket]:
     """A socket at which hand-overs begin."""
     with listening(str(path)) as sock:
-        sock.settimeout(PATIENCE_S)
+        sock.settimeout(START_S)
         yield sock
 
 

@@ -1,5 +1,6 @@
 """A service manager's side: it binds sockets, passes them to a process, and reads what that reports."""
 
+import select
 import socket
 import sys
 import tempfile
@@ -32,6 +33,11 @@ def listening(host: str = "127.0.0.1") -> socket.socket:
     sock.bind(address)
     sock.listen(128)
     return sock
+
+
+def asked(sock: socket.socket) -> bool:
+    """Whether a connection waits to be accepted."""
+    return bool(select.select([sock], [], [], 0)[0])
 
 
 class Manager:
