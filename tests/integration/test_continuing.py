@@ -13,7 +13,16 @@ import openai
 import pytest
 
 from tests.support.partitions import WAYS
-from tests.support.processes import Balancer, balancer, eventually, get, mocks, post_stream, start_mocks
+from tests.support.processes import (
+    Balancer,
+    Child,
+    balancer,
+    eventually,
+    get,
+    mocks,
+    post_stream,
+    start_mocks,
+)
 from tests.support.raw import Answer, ask, chat, request
 from tests.support.regions import Region, regions
 
@@ -102,6 +111,16 @@ def pair() -> Iterator[tuple[Balancer, str]]:
     with mocks(1, *FAST, "--fault-cut-after-tokens", "7") as bad, mocks(1, *FAST) as good:
         with balancer(*bad, *good, arguments=ON) as front:
             yield front, bad[0]
+
+
+def busiest(replicas: dict[str, Child]) -> list[Child]:
+    """Processes of replicas, by their URLs; first that with the most requests: early streams may be over."""
+    return [replicas[url] for url in sorted(replicas, key=requests_at, reverse=True)]
+
+
+def requests_at(url: str) -> int:
+    """Requests at a mock replica."""
+    return int(json.loads(get(f"{url}/mock/state"))["in_flight"])
 
 
 def cut_one(front: Balancer, bad: str, body: dict[str, Any], path: str = "/v1/chat/completions") -> Heard:
@@ -232,14 +251,12 @@ def test_of_other_models_streams_end_as_ever() -> None:
 def test_the_sdk_notices_nothing_of_replicas_that_are_killed_or_stopped() -> None:
     """Three replicas: one is killed under its streams, one is stopped, and the third goes on with all."""
     with ExitStack() as stack:
-        children = []
-        urls = []
+        children = {}
         for _ in range(3):
             child, (url,) = start_mocks(1, *SLOW)
             stack.callback(child.stop)
-            children.append(child)
-            urls.append(url)
-        front = stack.enter_context(balancer(*urls, arguments=[*ON, "--timeout-stream-idle-s", "2"]))
+            children[url] = child
+        front = stack.enter_context(balancer(*children, arguments=[*ON, "--timeout-stream-idle-s", "2"]))
         begun = threading.Semaphore(0)
 
         def read(number: int) -> str:
@@ -258,12 +275,13 @@ def test_the_sdk_notices_nothing_of_replicas_that_are_killed_or_stopped() -> Non
             answers = [threads.submit(read, number) for number in range(12)]
             for _ in answers:
                 assert begun.acquire(timeout=60)
-            children[0].kill()
-            children[1].send(signal.SIGSTOP)
+            killed, stopped = busiest(children)[:2]
+            killed.kill()
+            stopped.send(signal.SIGSTOP)
             try:
                 texts = [answer.result(timeout=120) for answer in answers]
             finally:
-                children[1].send(signal.SIGCONT)
+                stopped.send(signal.SIGCONT)
         assert texts == ["".join(f"{index:04}" for index in range(200))] * 12
         assert front.metric("skylb_streams_continued_total") >= 1
         eventually(lambda: front.metric("skylb_replica_in_flight") == 0, what="nothing in flight")

@@ -104,17 +104,20 @@ def test_a_replica_without_a_tokenizer_is_left_for_another_one() -> None:
 
 def test_the_client_gets_comments_while_a_replica_is_asked(two: dict[str, Child]) -> None:
     arguments = [*BY_TEXT, "--timeout-stream-keep-alive-s", "0.5"]
+    first, other = two
     with balancer(*two, arguments=arguments) as front:
+        name = other.removeprefix("http://")
+        post(f"{front.admin}/replicas/{name}/drain")  # so that it is known which one serves
         connection = http.client.HTTPConnection(front.url.removeprefix("http://"), timeout=60)
         head = {"Content-Type": "application/json"}
         connection.request("POST", "/v1/messages", json.dumps(asked_message(max_tokens=60)), head)
         answer = connection.getresponse()
         lines = iter(answer.readline, b"")
         assert any(b"content_block_delta" in line for line in lines)
-        first = busy(two)
-        (other,) = set(two) - {first}
+        two[first].send(signal.SIGSTOP)  # the stream does not end before its replica does
         two[other].send(signal.SIGSTOP)
         try:
+            post(f"{front.admin}/replicas/{name}/undrain")
             two[first].kill()
             assert any(line == b": keep-alive\n" for line in lines)
         finally:

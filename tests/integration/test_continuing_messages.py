@@ -11,7 +11,7 @@ from typing import Any
 import anthropic
 import pytest
 
-from tests.integration.test_continuing import FAST, ON, SLOW, TOKENS, WHOLE, reason
+from tests.integration.test_continuing import FAST, ON, SLOW, TOKENS, WHOLE, busiest, reason
 from tests.support.cutting import Cut, cutting
 from tests.support.processes import Balancer, balancer, eventually, mocks, post_stream, start_mocks
 from tests.support.workers import pids
@@ -132,14 +132,13 @@ def test_the_sdk_of_anthropic_notices_nothing_of_replicas_that_are_killed_or_sto
 ) -> None:
     """Three replicas: one is killed under its streams, one is stopped, and the third goes on with all."""
     with ExitStack() as stack:
-        children, urls = [], []
+        children = {}
         for _ in range(3):
             child, (url,) = start_mocks(1, *SLOW)
             stack.callback(child.stop)
-            children.append(child)
-            urls.append(url)
+            children[url] = child
         flags = [*BY_TEXT, "--timeout-stream-idle-s", "2", *processes]
-        front = stack.enter_context(balancer(*urls, arguments=flags))
+        front = stack.enter_context(balancer(*children, arguments=flags))
         begun = threading.Semaphore(0)
 
         def read(number: int) -> tuple[str, int, str | None]:
@@ -159,12 +158,13 @@ def test_the_sdk_of_anthropic_notices_nothing_of_replicas_that_are_killed_or_sto
             answers = [threads.submit(read, number) for number in range(12)]
             for _ in answers:
                 assert begun.acquire(timeout=60)
-            children[0].kill()
-            children[1].send(signal.SIGSTOP)
+            killed, stopped = busiest(children)[:2]
+            killed.kill()
+            stopped.send(signal.SIGSTOP)
             try:
                 found = [answer.result(timeout=120) for answer in answers]
             finally:
-                children[1].send(signal.SIGCONT)
+                stopped.send(signal.SIGCONT)
         for text, tokens, stop_reason in found:
             assert WHOLE.startswith(text)
             assert len(text) == 4 * tokens
