@@ -213,6 +213,8 @@ def test_a_standby_that_dies_is_replaced() -> None:
         known.add(first)
         os.kill(first, signal.SIGKILL)
         second = eventually(standby, what="another standby")
+        # The supervisor has seen it start long before it has loaded everything.
+        eventually(lambda: "_core" in Path(f"/proc/{second}/maps").read_text(), what="it has loaded")
         before = engine_pid(front)
         os.kill(before, signal.SIGKILL)
         eventually(lambda: replaced_by(front, before) == second, what="it becomes the engine process")
