@@ -69,7 +69,10 @@ def test_a_replica_that_refuses_connections_is_passed_over() -> None:
         replica = await world.sent()
         assert replica.protocol.upstream_id == 3  # type: ignore[attr-defined]  # a Connection
         replica.feed(answer())
-        assert world.attempts() == {"ok": 1, "connect": world.log()[0]["attempts"] - 1}
+        found = world.attempts()
+        assert found["ok"] == 1
+        assert 1 <= found["connect"] <= 2
+        assert world.log()[0]["attempts"] == 1, "nobody was there: no attempt"
 
     plays(test, replicas=3)
 
