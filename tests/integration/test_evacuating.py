@@ -41,19 +41,21 @@ class Streams:
         self._asked = 0
         self._read: list[Future[str]] = []
 
-    def ask(self, url: str, **more: Any) -> None:
-        """Begins one more stream, and waits for its first tokens."""
-        self._asked += 1
-        body = {
-            "model": "mock",
-            "messages": [{"role": "user", "content": f"request {self._asked} of some words"}],
-            "max_tokens": TOKENS,
-            "stream": True,
-            "ignore_eos": True,
-            **more,
-        }
-        self._read.append(self._pool.submit(self._one, url, body))
-        assert self._begun.acquire(timeout=PATIENCE_S)
+    def ask(self, url: str, count: int = 1, **more: Any) -> None:
+        """Begins streams, all at once, so that none ends before another has begun; waits for first tokens."""
+        for _ in range(count):
+            self._asked += 1
+            body = {
+                "model": "mock",
+                "messages": [{"role": "user", "content": f"request {self._asked} of some words"}],
+                "max_tokens": TOKENS,
+                "stream": True,
+                "ignore_eos": True,
+                **more,
+            }
+            self._read.append(self._pool.submit(self._one, url, body))
+        for _ in range(count):
+            assert self._begun.acquire(timeout=PATIENCE_S)
 
     def _one(self, url: str, body: dict[str, Any]) -> str:
         text = ""
@@ -115,8 +117,7 @@ def test_all_streams_of_an_evacuated_region_go_on_elsewhere_within_the_time(pair
     us, eu = pair["us"], pair["eu"]
     before = withdrawn(us.front)
     with streams() as under_way:
-        for _ in range(STREAMS):
-            under_way.ask(us.front.url)
+        under_way.ask(us.front.url, STREAMS)
         here = running(*us.replicas)
         assert here > 0
         said = us.verb(f"/regions/us/evacuate?within={WITHIN_S}")
@@ -135,8 +136,7 @@ def test_streams_of_another_regions_clients_leave_an_evacuated_region_too(pair: 
     with streams() as under_way:
         eventually(lambda: eu.peers()["us"]["room"] > 0, what="us takes requests")
         eu.verb("/regions/eu/evacuate")
-        for _ in range(4):
-            under_way.ask(eu.front.url)
+        under_way.ask(eu.front.url, 4)
         assert running(*us.replicas) == 4
         eu.verb("/regions/eu/undrain")
         eventually(lambda: us.peers()["eu"]["room"] > 0, what="eu takes requests again")
@@ -187,8 +187,7 @@ def test_a_time_that_is_none_is_refused(pair: Regions, query: str) -> None:
 
 def test_a_replica_that_is_drained_within_a_time_is_empty_then() -> None:
     with mocks(2, *MOCK) as urls, balancer(*urls, arguments=ON) as front, streams() as under_way:
-        for _ in range(STREAMS):
-            under_way.ask(front.url)
+        under_way.ask(front.url, STREAMS)
         left, other = sorted(urls, key=running, reverse=True)
         there = running(left)
         admin = parse_listen(front.admin.removeprefix("http://"))
@@ -211,8 +210,7 @@ def test_streams_of_a_replica_that_ends_go_on_before_its_end() -> None:
         staying = stack.enter_context(mocks(1, *MOCK))
         front = stack.enter_context(balancer(*ending, *staying, arguments=ON))
         under_way = stack.enter_context(streams())
-        for _ in range(STREAMS):
-            under_way.ask(front.url)
+        under_way.ask(front.url, STREAMS)
         there = running(*ending)
         assert there > 0
         admin = parse_listen(front.admin.removeprefix("http://"))
