@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -14,6 +15,7 @@ import pytest
 
 from tests.support.partitions import WAYS
 from tests.support.processes import (
+    PATIENCE_S,
     Balancer,
     Child,
     balancer,
@@ -113,14 +115,21 @@ def pair() -> Iterator[tuple[Balancer, str]]:
             yield front, bad[0]
 
 
-def busiest(replicas: dict[str, Child]) -> list[Child]:
-    """Processes of replicas, by their URLs; first that with the most requests: early streams may be over."""
-    return [replicas[url] for url in sorted(replicas, key=requests_at, reverse=True)]
+def slow_slow_fast(stack: ExitStack) -> tuple[Child, Child, list[str]]:
+    """Two replicas whose streams do not end by themselves within a test, and one that goes on with them."""
+    children, urls = [], []
+    for scale in ("10", "10", "0.05"):
+        child, (url,) = start_mocks(1, "--number-tokens", "--time-scale", scale)
+        stack.callback(child.stop)
+        children.append(child)
+        urls.append(url)
+    return children[0], children[1], urls
 
 
-def requests_at(url: str) -> int:
-    """Requests at a mock replica."""
-    return int(json.loads(get(f"{url}/mock/state"))["in_flight"])
+def ordered(front: Balancer, replica: str, verb: str) -> None:
+    """Tells a balancer to drain a replica, or to take it back."""
+    url = f"{front.admin}/replicas/{replica.removeprefix('http://')}/{verb}"
+    urllib.request.urlopen(urllib.request.Request(url, method="POST"), timeout=PATIENCE_S).close()
 
 
 def cut_one(front: Balancer, bad: str, body: dict[str, Any], path: str = "/v1/chat/completions") -> Heard:
@@ -251,12 +260,9 @@ def test_of_other_models_streams_end_as_ever() -> None:
 def test_the_sdk_notices_nothing_of_replicas_that_are_killed_or_stopped() -> None:
     """Three replicas: one is killed under its streams, one is stopped, and the third goes on with all."""
     with ExitStack() as stack:
-        children = {}
-        for _ in range(3):
-            child, (url,) = start_mocks(1, *SLOW)
-            stack.callback(child.stop)
-            children[url] = child
-        front = stack.enter_context(balancer(*children, arguments=[*ON, "--timeout-stream-idle-s", "2"]))
+        killed, stopped, urls = slow_slow_fast(stack)
+        front = stack.enter_context(balancer(*urls, arguments=[*ON, "--timeout-stream-idle-s", "2"]))
+        ordered(front, urls[2], "drain")  # until all have begun at the two others
         begun = threading.Semaphore(0)
 
         def read(number: int) -> str:
@@ -275,7 +281,7 @@ def test_the_sdk_notices_nothing_of_replicas_that_are_killed_or_stopped() -> Non
             answers = [threads.submit(read, number) for number in range(12)]
             for _ in answers:
                 assert begun.acquire(timeout=60)
-            killed, stopped = busiest(children)[:2]
+            ordered(front, urls[2], "undrain")
             killed.kill()
             stopped.send(signal.SIGSTOP)
             try:

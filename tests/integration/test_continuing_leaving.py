@@ -1,6 +1,7 @@
 """Streams that leave a replica which lives, and replicas that cannot go on with them."""
 
 import http.client
+import itertools
 import json
 import signal
 import urllib.request
@@ -95,10 +96,15 @@ def test_a_replica_without_a_tokenizer_is_left_for_another_one() -> None:
         (broken,) = stack.enter_context(mocks(1, *FAST, "--fault-tokenize-status", "500"))
         (good,) = stack.enter_context(mocks(1, *FAST))
         front = stack.enter_context(balancer(bad, broken, good, arguments=BY_TEXT))
-        for number in range(20):
-            events = hear_message(front.url, asked_message(number, max_tokens=20))
-            assert events[-1]["type"] == "message_stop", events
-        assert front.metric("skylb_streams_continued_total") >= 1
+        numbers = itertools.count()
+
+        def continued() -> bool:
+            for _ in range(20):
+                events = hear_message(front.url, asked_message(next(numbers), max_tokens=20))
+                assert events[-1]["type"] == "message_stop", events
+            return front.metric("skylb_streams_continued_total") >= 1
+
+        eventually(continued, what="a stream that was cut")
         assert reason(front) == {}
 
 
@@ -138,8 +144,12 @@ def test_a_tenant_may_be_excluded(tmp_path: Path, workers: str) -> None:
                 ends = [codes(front, without, f"{number} {words}") for number in range(6)]
                 assert ["upstream_reset"] in ends
                 before = front.metric("skylb_streams_continued_total")
-                assert all(codes(front, with_, f"{number} {words}") == [] for number in range(6))
-                assert front.metric("skylb_streams_continued_total") > before
+
+                def continued(before: float = before, words: str = words) -> bool:
+                    assert all(codes(front, with_, f"{number} {words}") == [] for number in range(6))
+                    return front.metric("skylb_streams_continued_total") > before
+
+                eventually(continued, what="a stream that was cut")
 
 
 def codes(front: Balancer, key: str, text: str) -> list[str]:

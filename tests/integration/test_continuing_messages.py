@@ -11,9 +11,9 @@ from typing import Any
 import anthropic
 import pytest
 
-from tests.integration.test_continuing import FAST, ON, SLOW, TOKENS, WHOLE, busiest, reason
+from tests.integration.test_continuing import FAST, ON, TOKENS, WHOLE, ordered, reason, slow_slow_fast
 from tests.support.cutting import Cut, cutting
-from tests.support.processes import Balancer, balancer, eventually, mocks, post_stream, start_mocks
+from tests.support.processes import Balancer, balancer, eventually, mocks, post_stream
 from tests.support.workers import pids
 
 PARTS = [{"type": "text", "text": "go on "}, {"type": "text", "text": "then"}]
@@ -132,13 +132,10 @@ def test_the_sdk_of_anthropic_notices_nothing_of_replicas_that_are_killed_or_sto
 ) -> None:
     """Three replicas: one is killed under its streams, one is stopped, and the third goes on with all."""
     with ExitStack() as stack:
-        children = {}
-        for _ in range(3):
-            child, (url,) = start_mocks(1, *SLOW)
-            stack.callback(child.stop)
-            children[url] = child
+        killed, stopped, urls = slow_slow_fast(stack)
         flags = [*BY_TEXT, "--timeout-stream-idle-s", "2", *processes]
-        front = stack.enter_context(balancer(*children, arguments=flags))
+        front = stack.enter_context(balancer(*urls, arguments=flags))
+        ordered(front, urls[2], "drain")  # until all have begun at the two others
         begun = threading.Semaphore(0)
 
         def read(number: int) -> tuple[str, int, str | None]:
@@ -158,7 +155,7 @@ def test_the_sdk_of_anthropic_notices_nothing_of_replicas_that_are_killed_or_sto
             answers = [threads.submit(read, number) for number in range(12)]
             for _ in answers:
                 assert begun.acquire(timeout=60)
-            killed, stopped = busiest(children)[:2]
+            ordered(front, urls[2], "undrain")
             killed.kill()
             stopped.send(signal.SIGSTOP)
             try:

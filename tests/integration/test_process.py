@@ -48,7 +48,7 @@ def start(*arguments: str, replica: str = DOWN) -> Iterator[tuple[Child, str, st
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     """One command to its end."""
     return subprocess.run(
-        [*SKYLB, *arguments], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        [*SKYLB, *arguments], capture_output=True, text=True, timeout=4 * PATIENCE_S, check=False
     )
 
 
@@ -119,7 +119,7 @@ def test_the_line_to_try_works() -> None:
         line = re.search(r"^try: (curl .*)$", child.text(), re.MULTILINE)
         assert line is not None
         answer = subprocess.run(
-            line[1], shell=True, capture_output=True, text=True, timeout=PATIENCE_S, check=True
+            line[1], shell=True, capture_output=True, text=True, timeout=4 * PATIENCE_S, check=True
         )
         assert answer.stdout.rstrip().endswith("data: [DONE]")
 
