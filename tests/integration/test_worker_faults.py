@@ -31,6 +31,7 @@ from tests.support.workers import (
     at_rest,
     engine_pid,
     engine_pid_if_any,
+    frozen,
     in_flight,
     later,
     line_of,
@@ -207,17 +208,20 @@ def test_a_standby_that_dies_is_replaced() -> None:
 
         def standby() -> int | None:
             found = [pid for pid in children_of(front.child.pid) if pid not in known]
-            return found[0] if found else None
+            return found[0] if found and has_loaded(found[0]) else None
 
         first = eventually(standby, what="a standby")
         known.add(first)
         os.kill(first, signal.SIGKILL)
         second = eventually(standby, what="another standby")
-        # The supervisor has seen it start long before it has loaded everything.
-        eventually(lambda: "_core" in Path(f"/proc/{second}/maps").read_text(), what="it has loaded")
         before = engine_pid(front)
         os.kill(before, signal.SIGKILL)
         eventually(lambda: replaced_by(front, before) == second, what="it becomes the engine process")
+
+
+def has_loaded(pid: int) -> bool:
+    """A process has loaded the code: its supervisor has known it for long."""
+    return "/_core." in Path(f"/proc/{pid}/maps").read_text()
 
 
 def children_of(pid: int) -> list[int]:
@@ -319,12 +323,13 @@ def test_peers_are_refused_when_the_engine_process_accepts_nothing_more(tmp_path
 
     async def run(front: Balancer) -> None:
         async with streams(front, 2) as tasks:
-            await later(lambda: in_flight(front) == 2, "two are in flight")
-            assert not any(map(refused, ports))
-            front.child.send(signal.SIGTERM)
-            for port in (front.port, *ports):
-                await later(lambda port=port: refused(port), "it is refused")
-            assert not all(task.done() for task in tasks), "streams go on meanwhile"
+            with frozen(front):
+                await later(lambda: in_flight(front) == 2, "two are in flight")
+                assert not any(map(refused, ports))
+                front.child.send(signal.SIGTERM)
+                for port in (front.port, *ports):
+                    await later(lambda port=port: refused(port), "it is refused")
+                assert not any(task.done() for task in tasks), "streams go on meanwhile"
             assert all(map(whole, await asyncio.gather(*tasks)))
 
     with workers(2, *flags) as front:
@@ -334,11 +339,14 @@ def test_peers_are_refused_when_the_engine_process_accepts_nothing_more(tmp_path
 def test_a_process_that_cannot_be_started_is_tried_again() -> None:
     async def run(front: Balancer) -> None:
         async with streams(front, 4) as tasks:
-            await later(lambda: in_flight(front) == 4 == sum(shares(front).values()), "four are in flight")
-            before, lost = pids(front), shares(front)[1]
-            soft, hard = resource.prlimit(front.child.pid, resource.RLIMIT_NOFILE)
-            resource.prlimit(front.child.pid, resource.RLIMIT_NOFILE, (1, hard))
-            os.kill(before[1], signal.SIGKILL)
+            with frozen(front):
+                await later(
+                    lambda: in_flight(front) == 4 == sum(shares(front).values()), "four are in flight"
+                )
+                before, lost = pids(front), shares(front)[1]
+                soft, hard = resource.prlimit(front.child.pid, resource.RLIMIT_NOFILE)
+                resource.prlimit(front.child.pid, resource.RLIMIT_NOFILE, (1, hard))
+                os.kill(before[1], signal.SIGKILL)
             await later(lambda: "cannot be started: Too many open files" in front.child.text(), "a line")
             resource.prlimit(front.child.pid, resource.RLIMIT_NOFILE, (soft, hard))
             await later(lambda: pids(front).get(1) not in {None, before[1]}, "another worker")

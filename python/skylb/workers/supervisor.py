@@ -259,18 +259,19 @@ class Supervisor:
 
     def _reported(self, child: Child, report: Report) -> None:
         number = next((of for of, other in self._children.items() if other is child), None)
-        if number is None or self._of_hand_over(report) or child.ended:
+        if number is None or self._of_hand_over(report):
             return
         if isinstance(report, Ready):
             if number == ENGINE and self._accepts:
                 self._own_files()
-            self._ready.add(number)
-            self._now_ready(number)
+            self._ready.add(number)  # also if it has died since: it could start
+            if not child.ended:
+                self._now_ready(number)
+        elif isinstance(report, Intends):
+            self._intent = report.intent  # an operator's answer counts on it, and the next one must know it
         elif isinstance(report, Status):
             self._status = report.text
-        elif isinstance(report, Intends):
-            self._intent = report.intent
-        elif isinstance(report, Broken) and not self._stopping.is_set():
+        elif isinstance(report, Broken) and not (child.ended or self._stopping.is_set()):
             self._links.broken(child, report)
 
     def _of_hand_over(self, report: Report) -> bool:
