@@ -115,6 +115,7 @@ def test_the_sdks_are_served_with_a_key_and_refused_in_their_own_words_without(k
         counted = front.metrics()
         assert 'skylb_keys_refused_total{reason="unknown"} 8.0' in counted
         assert 'skylb_keys_refused_total{reason="expired"} 2.0' in counted
+        eventually(lambda: len(front.log()) == 2 + 10, what="all are logged")
         lines = front.log()
         assert {line["tenant"] for line in lines if line["status"] == 200} == {"acme"}
         assert {(line["tenant"], line["error_code"]) for line in lines if line["status"] == 401} == {

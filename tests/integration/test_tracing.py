@@ -61,7 +61,7 @@ def test_a_request_says_what_was_asked_and_what_became_of_it_and_no_prompt(
         service = spans[0].service
         assert service["service.name"] == "skylb"
         assert service["service.version"]
-        (line,) = front.log()
+        (line,) = eventually(front.log, what="a line of the access log")
         assert line["trace_id"] == spans[0].trace
 
 
