@@ -1,12 +1,15 @@
 """A TCP proxy that cuts a stream of events behind a given one."""
 
 import asyncio
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 READ_BYTES = 65_536
+
+_TEXT = re.compile(rb'"(?:content|text)":"[^"]')
 
 
 @dataclass
@@ -17,6 +20,8 @@ class Cut:
     """Of the proxy."""
     after: int | None = None
     """Events of the next stream that pass; then its connection is reset, and this is ``None`` again."""
+    behind_text: bool = False
+    """No stream is cut before an event with text: a busy engine puts more or fewer tokens into its events."""
     done: int = 0
     """Streams that were cut."""
 
@@ -29,6 +34,7 @@ class _Side:
         self._host = host
         self._port = port
         self._events = 0
+        self._texted = False
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Passes bytes on in both directions until one side ends."""
@@ -53,18 +59,20 @@ class _Side:
     async def _forth(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(READ_BYTES):
             if data.startswith(b"POST "):
-                self._events = 0
+                self._events, self._texted = 0, False
             writer.write(data)
 
     async def _back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(READ_BYTES):
             for part in _events(data):
-                if self._cut.after is not None and self._events >= self._cut.after:
+                may_cut = self._texted or not self._cut.behind_text
+                if self._cut.after is not None and self._events >= self._cut.after and may_cut:
                     self._cut.after = None
                     self._cut.done += 1
                     await writer.drain()
                     return
                 self._events += part.startswith(b"data:") or b"\ndata:" in part
+                self._texted = self._texted or _TEXT.search(part) is not None
                 writer.write(part)
 
 
