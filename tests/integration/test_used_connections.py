@@ -4,6 +4,8 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 
+import pytest
+
 from skylb.data.leg import STALE_NS
 from tests.support.engine import Answer as Answering
 from tests.support.engine import Engine, fronted, healthy
@@ -11,7 +13,6 @@ from tests.support.processes import Balancer, eventually
 from tests.support.raw import Answer, ask, chat, request
 
 CHAT = request(chat("hello"))
-STORED = request({"model": "mock", "input": "x", "store": True}, path="/v1/responses")
 
 SLOW_PROBES = (
     *("--engine-probe-interval-s", "60", "--engine-probe-idle-interval-s", "60"),
@@ -99,12 +100,14 @@ def test_a_used_connection_that_breaks_long_after_it_had_the_request_costs_one()
     serve(work, one)
 
 
-def test_a_request_that_must_not_run_twice_gets_a_new_connection() -> None:
+@pytest.mark.parametrize("field", ["store", "background"])
+def test_a_request_that_must_not_run_twice_gets_a_new_connection(field: str) -> None:
+    once = request({"model": "mock", "input": "x", field: True}, path="/v1/responses")
     one = Engine()
     one.answer = breaks_once(one)
 
     async def work(front: Balancer) -> None:
-        assert [each.status for each in await asks(front, CHAT, STORED)] == [200, 502]
+        assert [each.status for each in await asks(front, CHAT, once)] == [200, 502]
         assert await asyncio.to_thread(outcomes, front) == {"ok": 1, "reset": 1}
 
     serve(work, one)
